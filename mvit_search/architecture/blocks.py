@@ -1,0 +1,137 @@
+"""The building blocks as `nn.Module`s, in the order the network needs them; shapes in comments.
+
+Module names equal the operator names of `ops.py`. B = batch, P = pixels of a patch, N = patches, d = dim.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mvit_search.architecture.config import Activation, MobileViTStage
+from mvit_search.architecture.ops import hidden_channels, patched_size
+
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU, "hardswish": nn.Hardswish}
+
+
+def activation(name: Activation) -> nn.Module:
+    """The activation module of that name."""
+    return _ACTIVATIONS[name]()
+
+
+class ConvNorm(nn.Module):
+    """Convolution with "same" padding, batch norm, and an activation unless `act` is None."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1, groups: int = 1,
+        act: Activation | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.activation = activation(act) if act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2 block: 1x1 expand (left out at ratio 1), 3x3 depthwise, 1x1 project, sum where shapes allow."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, expand_ratio: float, act: Activation
+    ) -> None:
+        super().__init__()
+        hidden = hidden_channels(in_channels, expand_ratio)
+        self.expand = ConvNorm(in_channels, hidden, act=act) if expand_ratio != 1 else nn.Identity()
+        entry = hidden if expand_ratio != 1 else in_channels
+        self.depthwise = ConvNorm(entry, hidden, kernel_size=3, stride=stride, groups=hidden, act=act)
+        self.project = ConvNorm(hidden, out_channels, act=None)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention among the N patches, for each of the P pixels apart."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, patches, dim = x.shape  # (B*P, N, d)
+        q, k, v = (
+            part.reshape(batch, patches, self.num_heads, dim // self.num_heads).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )  # each (B*P, heads, N, d / heads)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.out(x.transpose(1, 2).reshape(batch, patches, dim))  # type: ignore[no-any-return]
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm attention and feed-forward, each with its residual sum."""
+
+    def __init__(self, stage: MobileViTStage, act: Activation) -> None:
+        super().__init__()
+        dim = stage.transformer_dim
+        self.norm1 = nn.LayerNorm(dim)
+        self.attention = Attention(dim, stage.num_heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.ffn = nn.Sequential(nn.Linear(dim, stage.ffn_dim), activation(act), nn.Linear(stage.ffn_dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.ffn(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class MobileViTBlock(nn.Module):
+    """Local convolutions, a transformer over unfolded patches, fusion with the input (paper, figure 1b)."""
+
+    def __init__(self, stage: MobileViTStage, act: Activation) -> None:
+        super().__init__()
+        channels, dim, kernel = stage.out_channels, stage.transformer_dim, stage.conv_kernel_size
+        self.patch = (stage.patch_h, stage.patch_w)
+        self.local = ConvNorm(channels, channels, kernel_size=kernel, act=act)
+        self.to_dim = nn.Conv2d(channels, dim, kernel_size=1, bias=False)
+        self.transformer = nn.ModuleList(TransformerLayer(stage, act) for _ in range(stage.num_layers))
+        self.norm = nn.LayerNorm(dim)
+        self.from_dim = ConvNorm(dim, channels, act=act)
+        self.fuse = ConvNorm(2 * channels, channels, kernel_size=kernel, act=act) if stage.fusion else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.to_dim(self.local(x))  # (B, d, H, W)
+        height, width = y.shape[-2:]
+        patched = (patched_size(height, self.patch[0]), patched_size(width, self.patch[1]))
+        if patched != (height, width):
+            y = F.interpolate(y, size=patched, mode="bilinear", align_corners=False)
+        tokens = unfold(y, *self.patch)  # (B*P, N, d)
+        for layer in self.transformer:
+            tokens = layer(tokens)
+        y = fold(self.norm(tokens), *self.patch, *patched)  # (B, d, H', W')
+        if patched != (height, width):
+            y = F.interpolate(y, size=(height, width), mode="bilinear", align_corners=False)
+        y = self.from_dim(y)
+        return self.fuse(torch.cat((x, y), dim=1)) if self.fuse is not None else y
+
+
+def unfold(x: Tensor, patch_h: int, patch_w: int) -> Tensor:
+    """(B, d, H, W) -> (B*P, N, d); the patch must divide H and W. No tensor on the way has rank above 4."""
+    batch, dim, height, width = x.shape
+    rows, columns = height // patch_h, width // patch_w
+    x = x.reshape(batch * dim * rows, patch_h, columns, patch_w).transpose(1, 2)  # (B*d*rows, columns, ph, pw)
+    x = x.reshape(batch, dim, rows * columns, patch_h * patch_w).transpose(1, 3)  # (B, P, N, d)
+    return x.reshape(batch * patch_h * patch_w, rows * columns, dim)
+
+
+def fold(tokens: Tensor, patch_h: int, patch_w: int, height: int, width: int) -> Tensor:
+    """(B*P, N, d) -> (B, d, H, W): the inverse of `unfold`."""
+    rows, columns = height // patch_h, width // patch_w
+    dim = tokens.shape[-1]
+    x = tokens.reshape(-1, patch_h * patch_w, rows * columns, dim).transpose(1, 3)  # (B, d, N, P)
+    x = x.reshape(-1, columns, patch_h, patch_w).transpose(1, 2)  # (B*d*rows, ph, columns, pw)
+    return x.reshape(-1, dim, height, width)

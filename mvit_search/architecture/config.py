@@ -1,0 +1,169 @@
+"""`MobileViTConfig`: the only description of a network.
+
+Its fields are the network's constructor arguments, one to one. What cannot be built cannot be
+constructed: every rule is checked here, and the error names the field, the value and the rule.
+"""
+
+import hashlib
+import json
+import math
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mvit_search.errors import InputError
+
+# CoreNet caps the last 1x1 convolution at this width (MobileNetV3-large's).
+MAX_HEAD_CHANNELS = 960
+
+
+def _integral(value: Any) -> Any:
+    """4.0 and 4 are the same candidate, whichever of them a YAML file says."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# The upper bounds are far outside anything mobile: they refuse absurd sizes before memory is taken.
+Channels = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=8192)]
+Depth = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=64)]
+Stride = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=2)]
+Patch = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=64)]
+Pixels = Annotated[int, BeforeValidator(_integral), Field(ge=16, le=8192)]
+Ratio = Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)]
+Activation = Literal["silu", "relu", "hardswish"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class ConvStage(_Frozen):
+    """`num_blocks` MobileNetV2 inverted residuals; the first one carries `stride`."""
+
+    kind: Literal["conv"] = "conv"
+    out_channels: Channels
+    num_blocks: Depth = 1
+    stride: Stride = 1
+    expand_ratio: Ratio = 4.0
+
+
+class MobileViTStage(_Frozen):
+    """One inverted residual with `stride`, then one MobileViT block (paper, section 3.1).
+
+    `conv_kernel_size` is the paper's n, `transformer_dim` its d, `num_layers` its L, and the patch its
+    h and w in pixels. A patch that does not divide the feature map is legal: the map is resized
+    bilinearly before unfolding and back after folding (paper, Table 6: h = w = 3). `fusion` off leaves
+    out the concatenation with the input and the n x n fusion convolution (paper, appendix: skip
+    connection).
+    """
+
+    kind: Literal["mobilevit"] = "mobilevit"
+    out_channels: Channels
+    stride: Stride = 2
+    expand_ratio: Ratio = 4.0
+    transformer_dim: Channels
+    num_layers: Depth = 2
+    num_heads: Depth = 4
+    ffn_ratio: Ratio = 2.0
+    patch_h: Patch = 2
+    patch_w: Patch = 2
+    conv_kernel_size: Annotated[int, BeforeValidator(_integral), Field(ge=1, le=31)] = 3
+    fusion: bool = True
+    attention: Literal["softmax"] = "softmax"
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        if self.transformer_dim % self.num_heads:
+            raise ValueError(f"transformer_dim {self.transformer_dim} must be divisible by num_heads {self.num_heads}")
+        if self.conv_kernel_size % 2 == 0:
+            raise ValueError(f"conv_kernel_size {self.conv_kernel_size} must be odd")
+        if self.ffn_dim < 1:
+            raise ValueError(f"ffn_ratio {self.ffn_ratio} of transformer_dim {self.transformer_dim} leaves no channel")
+        return self
+
+    @property
+    def ffn_dim(self) -> int:
+        """Hidden channels of the feed-forward part; truncated, as timm and transformers do."""
+        return int(self.ffn_ratio * self.transformer_dim)
+
+
+Stage = Annotated[ConvStage | MobileViTStage, Field(discriminator="kind")]
+
+
+class MobileViTConfig(_Frozen):
+    """A MobileViT network. Defaults are those that the paper's three models share.
+
+    `image_size` is (height, width) in pixels: the resolution the network is costed and trained at.
+    The class count is not part of a candidate: it goes to `MobileViT(config, num_classes)`.
+    """
+
+    image_size: Annotated[tuple[Pixels, Pixels], Field(strict=False)] = (256, 256)
+    stem_channels: Channels = 16
+    head_expansion: Ratio = 4.0
+    activation: Activation = "silu"
+    stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1, max_length=16)]
+
+    @property
+    def head_channels(self) -> int:
+        """Channels of the last 1x1 convolution: `head_expansion` times the last stage, capped as CoreNet does."""
+        return max(1, min(int(self.head_expansion * self.stages[-1].out_channels), MAX_HEAD_CHANNELS))
+
+    @property
+    def output_stride(self) -> int:
+        """Input pixels per pixel of the last feature map."""
+        return 2 * math.prod(stage.stride for stage in self.stages)
+
+    def canonical_json(self) -> str:
+        """One spelling for one candidate: all fields, sorted keys, no white space."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def digest(self) -> str:
+        """sha256 of the canonical JSON: the candidate's identity everywhere."""
+        return self._digest
+
+    def with_image_size(self, height: int, width: int | None = None) -> "MobileViTConfig":
+        """The same network at another resolution (validated)."""
+        return parse_config({**self.model_dump(), "image_size": (height, width or height)}, source="image_size")
+
+
+def parse_config(data: object, source: str = "config") -> MobileViTConfig:
+    """Build a config from plain data (a YAML or JSON document).
+
+    Raises:
+        InputError: naming the first field that breaks a rule, prefixed by `source`.
+    """
+    if not isinstance(data, dict):
+        raise InputError(source, None, "must be a mapping with the keys of a config", "see `mvit-search profile --json`")
+    try:
+        return MobileViTConfig.model_validate(data)
+    except ValidationError as error:
+        raise validation_input_error(error, source, known_fields(MobileViTConfig, ConvStage, MobileViTStage)) from None
+
+
+def known_fields(*models: type[BaseModel]) -> list[str]:
+    """Field names of several models, for nearest-name advice."""
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def validation_input_error(error: ValidationError, source: str, known: list[str]) -> InputError:
+    """The first problem of a pydantic error as one line; the nearest field name for a misspelt key."""
+    from difflib import get_close_matches
+
+    # An unknown key explains a missing one, so it goes first.
+    problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
+    first = problems[0]
+    path = ".".join(str(part) for part in first["loc"] if part not in ("conv", "mobilevit"))
+    field = f"{source}: {path}" if path else source
+    more = f"{len(problems) - 1} more problem(s) after this one" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(str(first["loc"][-1]), known, n=1)
+        return InputError(field, None, "unknown key", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+    if first["type"] == "missing":
+        return InputError(field, None, "is required", more)
+    rule = first["msg"].removeprefix("Value error, ")
+    value = first["input"] if not isinstance(first["input"], (dict, list, tuple)) else None
+    return InputError(field, value, rule[0].lower() + rule[1:], more)
