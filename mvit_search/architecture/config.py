@@ -10,7 +10,7 @@ import math
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from mvit_search.errors import InputError
 
@@ -87,7 +87,16 @@ class MobileViTStage(_Frozen):
         return int(self.ffn_ratio * self.transformer_dim)
 
 
-Stage = Annotated[ConvStage | MobileViTStage, Field(discriminator="kind")]
+def stage_kind(value: Any) -> str:
+    """Tag of the stage union; a stage that says no kind is told by the fields only a MobileViT stage has."""
+    if isinstance(value, dict):
+        return f"<{value.get('kind', 'mobilevit' if 'transformer_dim' in value else 'conv')}>"
+    return f"<{getattr(value, 'kind', None)}>"
+
+
+Stage = Annotated[
+    Annotated[ConvStage, Tag("<conv>")] | Annotated[MobileViTStage, Tag("<mobilevit>")], Discriminator(stage_kind)
+]
 
 
 class MobileViTConfig(_Frozen):
@@ -156,12 +165,16 @@ def validation_input_error(error: ValidationError, source: str, known: list[str]
     # An unknown key explains a missing one, so it goes first.
     problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
     first = problems[0]
-    path = ".".join(str(part) for part in first["loc"] if part not in ("conv", "mobilevit"))
+    # The parts that only say which member of a union was meant are no fields.
+    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<"))
     field = f"{source}: {path}" if path else source
     more = f"{len(problems) - 1} more problem(s) after this one" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         near = get_close_matches(str(first["loc"][-1]), known, n=1)
         return InputError(field, None, "unknown key", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+    if first["type"] == "union_tag_invalid":
+        kind = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
+        return InputError(f"{field}.kind", kind, "must be 'conv' or 'mobilevit'", more)
     if first["type"] == "missing":
         return InputError(field, None, "is required", more)
     rule = first["msg"].removeprefix("Value error, ")

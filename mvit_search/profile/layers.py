@@ -1,0 +1,38 @@
+"""The table that `profile --layers` shows: one row a block."""
+
+from itertools import groupby
+from typing import NamedTuple
+
+from mvit_search.architecture import Op
+
+
+class LayerRow(NamedTuple):
+    """Cost of one block: its operators' parameters and MACs, and the shape it hands on (channels first)."""
+
+    name: str
+    operators: int
+    shape: tuple[int, ...]
+    stride: int
+    params: int
+    macs: int
+
+
+def layer_rows(ops: tuple[Op, ...]) -> tuple[LayerRow, ...]:
+    """Rows in network order; they partition the table, so their sums are the network's totals."""
+    rows = []
+    for name, group in groupby(ops, key=_block_name):
+        members = tuple(group)
+        last = members[-1]
+        params, macs = sum(op.params for op in members), sum(op.macs for op in members)
+        rows.append(LayerRow(name, len(members), last.shape, last.stride, params, macs))
+    return tuple(rows)
+
+
+def _block_name(op: Op) -> str:
+    """`stages.2.block.transformer.0.attention.qkv` -> `stages.2.block.transformer.0`; `stem.conv` -> `stem`."""
+    parts = op.name.split(".")
+    if "transformer" in parts:
+        return ".".join(parts[: parts.index("transformer") + 2])
+    if op.stage in ("stem", "head"):
+        return op.stage
+    return ".".join(parts[:4] if parts[2] == "blocks" else parts[:3])

@@ -1,0 +1,93 @@
+"""`Record`: the outcome of one candidate, with where each number comes from."""
+
+import statistics
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mvit_search.architecture import MobileViTConfig
+from mvit_search.latency import Latency
+
+Origin = Literal["preset", "initial", "sampler"]
+Outcome = Literal["trained", "failed"]
+
+
+class LatencyFact(BaseModel):
+    """A latency with its interval, source and protocol, in milliseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ms: float
+    low_ms: float
+    high_ms: float
+    source: str
+    target: str
+    protocol: str
+
+    @classmethod
+    def of(cls, latency: Latency) -> "LatencyFact":
+        return cls(**latency._asdict())
+
+
+class Record(BaseModel):
+    """What is known of one candidate of a run.
+
+    Attributes:
+        number: place in the run's order of evaluation, from 0; `RUN/number` refers to it.
+        name: the preset's name if it is one.
+        origin: where it came from; `initial` = drawn inside the limits for the first generation.
+        top1_by_seed: proxy accuracy on held-out images, 0..1, by training seed; empty if it failed.
+        train_seconds: time its trainings took, in total.
+        error: why it failed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    number: int = Field(ge=0)
+    name: str | None = None
+    origin: Origin
+    outcome: Outcome
+    digest: str
+    config: MobileViTConfig
+    params: int
+    macs: int
+    weight_bytes: int
+    peak_activation_bytes: int
+    latency: LatencyFact
+    top1_by_seed: dict[int, float] = Field(default_factory=dict)
+    train_seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def top1(self) -> float:
+        """Mean over seeds, 0..1; only for a trained record."""
+        return statistics.fmean(self.top1_by_seed.values())
+
+    @property
+    def top1_std(self) -> float | None:
+        """Sample standard deviation over seeds; None with fewer than two."""
+        values = list(self.top1_by_seed.values())
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def row(self, run: str) -> dict[str, Any]:
+        """The keys of the CLI's JSON contract for a point of the front."""
+        trained = self.outcome == "trained"
+        return {
+            "ref": f"{run}/{self.number}",
+            "name": self.name,
+            "origin": self.origin,
+            "outcome": self.outcome,
+            "params": self.params,
+            "macs": self.macs,
+            "weight_bytes": self.weight_bytes,
+            "peak_activation_bytes": self.peak_activation_bytes,
+            "latency_ms": self.latency.ms,
+            "latency_low_ms": self.latency.low_ms,
+            "latency_high_ms": self.latency.high_ms,
+            "latency_source": self.latency.source,
+            "top1": self.top1 if trained else None,
+            "top1_std": self.top1_std if trained else None,
+            "top1_by_seed": {str(seed): value for seed, value in self.top1_by_seed.items()},
+            "train_seconds": self.train_seconds,
+            "error": self.error,
+            "digest": self.digest,
+            "config": self.config.model_dump(mode="json"),
+        }

@@ -1,0 +1,144 @@
+"""A run's folder: what it holds, and reading and writing it.
+
+`run.json` says what the run is, `front.json`/`front.csv` the Pareto set, `candidates.csv` every finished
+candidate. All are derived from the Optuna storage and written whole and atomically, so a reader never
+sees half a file.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mvit_search._files import write_atomically
+from mvit_search._quantities import parse_milliseconds
+from mvit_search.errors import InputError, UnknownNameError
+from mvit_search.records.pareto import best, best_within, knee, pareto_front
+from mvit_search.records.record import LatencyFact, Record
+
+_COLUMNS = (
+    "ref", "name", "origin", "outcome", "params", "macs", "weight_bytes", "peak_activation_bytes",
+    "latency_ms", "latency_low_ms", "latency_high_ms", "latency_source", "latency_target", "latency_protocol",
+    "top1", "top1_std", "top1_by_seed", "train_seconds", "error", "digest", "config",
+)  # fmt: skip
+_JSON_COLUMNS = ("top1_by_seed", "config")
+
+
+class RunFolder:
+    """Reads and writes `results/<run>/`; `name` is what references start with."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.resolve().name
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def study_file(self) -> Path:
+        return self.path / "study.journal"
+
+    def exists(self) -> bool:
+        return self.run_file.is_file()
+
+    def read_run(self) -> dict[str, Any]:
+        """`run.json`. Raises InputError where there is none, or none that can be read."""
+        return self._read_json("run.json")
+
+    def read_front(self) -> dict[str, Any]:
+        """`front.json`: the document that `run --json` and `front --json` print."""
+        return self._read_json("front.json")
+
+    def write_run(self, document: dict[str, Any]) -> None:
+        write_atomically(self.run_file, json.dumps(document, indent=2) + "\n")
+
+    def write_results(self, document: dict[str, Any], records: Sequence[Record]) -> None:
+        """Write front and candidates; the front last, as the file that readers poll."""
+        write_atomically(self.path / "candidates.csv", self._csv(records))
+        write_atomically(self.path / "front.csv", self._csv(pareto_front(records)))
+        write_atomically(self.path / "front.json", json.dumps(document, indent=2) + "\n")
+
+    def records(self) -> tuple[Record, ...]:
+        """Every finished candidate, from `candidates.csv`."""
+        path = self.path / "candidates.csv"
+        try:
+            with path.open(encoding="utf-8", newline="") as stream:
+                return tuple(_record(row) for row in csv.DictReader(stream))
+        except FileNotFoundError:
+            raise InputError("run", self.name, "has no finished candidate yet") from None
+        except (OSError, ValueError, KeyError, ValidationError) as error:
+            raise InputError("run", str(path), f"cannot be read ({type(error).__name__}: {error})") from None
+
+    def select(self, selector: str) -> Record:
+        """`12`, `best`, `knee` or `@5ms` -> the record it means."""
+        records = self.records()
+        if selector.isdigit():
+            for record in records:
+                if record.number == int(selector):
+                    return record
+            raise InputError("candidate", f"{self.name}/{selector}", f"the run has the numbers 0 to {len(records) - 1}")
+        front = pareto_front(records)
+        if not front:
+            raise InputError("candidate", f"{self.name}/{selector}", "the run has no trained candidate yet")
+        if selector == "best":
+            return best(front)
+        if selector == "knee":
+            return knee(front)
+        if selector.startswith("@"):
+            limit = parse_milliseconds(selector[1:], "candidate")
+            found = best_within(front, limit)
+            if found is None:
+                raise InputError(
+                    "candidate", f"{self.name}/{selector}", f"the fastest on the front takes {front[0].latency.ms:.2f} ms"
+                )
+            return found
+        raise UnknownNameError("candidate", selector, ("best", "knee", "@5ms", "a number"))
+
+    def _csv(self, records: Iterable[Record]) -> str:
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for record in records:
+            row = record.row(self.name)
+            row |= {"latency_target": record.latency.target, "latency_protocol": record.latency.protocol}
+            row |= {key: json.dumps(row[key], separators=(",", ":")) for key in _JSON_COLUMNS}
+            writer.writerow(row)
+        return stream.getvalue()
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError("run", self.name, f"has no {name}", "is it the folder of a run?") from None
+        except (OSError, ValueError) as error:
+            raise InputError("run", str(path), f"cannot be read ({error})") from None
+        if not isinstance(document, dict):
+            raise InputError("run", str(path), "must hold a JSON object")
+        return document
+
+
+def _record(row: dict[str, str]) -> Record:
+    latency = LatencyFact(
+        ms=float(row["latency_ms"]), low_ms=float(row["latency_low_ms"]), high_ms=float(row["latency_high_ms"]),
+        source=row["latency_source"], target=row["latency_target"], protocol=row["latency_protocol"],
+    )  # fmt: skip
+    return Record.model_validate({
+        "number": int(row["ref"].rpartition("/")[2]),
+        "name": row["name"] or None,
+        "latency": latency,
+        "error": row["error"] or None,
+        **{key: row[key] for key in ("origin", "outcome", "digest")},
+        **{key: int(row[key]) for key in ("params", "macs", "weight_bytes", "peak_activation_bytes")},
+        "train_seconds": float(row["train_seconds"]),
+        **{key: json.loads(row[key]) for key in _JSON_COLUMNS},
+    })  # fmt: skip
