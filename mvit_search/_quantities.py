@@ -36,7 +36,11 @@ def format_count(number: float) -> str:
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         # 0.9995 so that 999_999 becomes 1.00M and not 1000k.
         if abs(number) >= 0.9995 * limit:
-            return f"{number / limit:.3g}{suffix}" if abs(number) >= 100 * limit else f"{number / limit:.2f}{suffix}"
+            return (
+                f"{number / limit:.3g}{suffix}"
+                if abs(number) >= 100 * limit
+                else f"{number / limit:.2f}{suffix}"
+            )
     return f"{number:.0f}"
 
 
@@ -65,7 +69,9 @@ def _parse(text: str, field: str, units: dict[str, float], example: str, smalles
     unit = match[2].lower()
     if unit not in units:
         known = ", ".join(u for u in units if u)
-        raise InputError(field, text, f"has the unknown unit {match[2]!r} (known: {known})", f"write it like {example}")
+        raise InputError(
+            field, text, f"has the unknown unit {match[2]!r} (known: {known})", f"write it like {example}"
+        )
     value = float(match[1]) * units[unit]
     if not smallest <= value < 1e18 or value == 0:
         raise InputError(field, text, "must be above zero and below 1e18", f"write it like {example}")

@@ -10,7 +10,16 @@ import math
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from mvit_search.errors import InputError
 
@@ -74,11 +83,15 @@ class MobileViTStage(_Frozen):
     @model_validator(mode="after")
     def _buildable(self) -> Self:
         if self.transformer_dim % self.num_heads:
-            raise ValueError(f"transformer_dim {self.transformer_dim} must be divisible by num_heads {self.num_heads}")
+            raise ValueError(
+                f"transformer_dim {self.transformer_dim} must be divisible by num_heads {self.num_heads}"
+            )
         if self.conv_kernel_size % 2 == 0:
             raise ValueError(f"conv_kernel_size {self.conv_kernel_size} must be odd")
         if self.ffn_dim < 1:
-            raise ValueError(f"ffn_ratio {self.ffn_ratio} of transformer_dim {self.transformer_dim} leaves no channel")
+            raise ValueError(
+                f"ffn_ratio {self.ffn_ratio} of transformer_dim {self.transformer_dim} leaves no channel"
+            )
         return self
 
     @property
@@ -95,7 +108,8 @@ def stage_kind(value: Any) -> str:
 
 
 Stage = Annotated[
-    Annotated[ConvStage, Tag("<conv>")] | Annotated[MobileViTStage, Tag("<mobilevit>")], Discriminator(stage_kind)
+    Annotated[ConvStage, Tag("<conv>")] | Annotated[MobileViTStage, Tag("<mobilevit>")],
+    Discriminator(stage_kind),
 ]
 
 
@@ -136,7 +150,9 @@ class MobileViTConfig(_Frozen):
 
     def with_image_size(self, height: int, width: int | None = None) -> "MobileViTConfig":
         """The same network at another resolution (validated)."""
-        return parse_config({**self.model_dump(), "image_size": (height, width or height)}, source="image_size")
+        return parse_config(
+            {**self.model_dump(), "image_size": (height, width or height)}, source="image_size"
+        )
 
 
 def parse_config(data: object, source: str = "config") -> MobileViTConfig:
@@ -146,11 +162,15 @@ def parse_config(data: object, source: str = "config") -> MobileViTConfig:
         InputError: naming the first field that breaks a rule, prefixed by `source`.
     """
     if not isinstance(data, dict):
-        raise InputError(source, None, "must be a mapping with the keys of a config", "see `mvit-search profile --json`")
+        raise InputError(
+            source, None, "must be a mapping with the keys of a config", "see `mvit-search profile --json`"
+        )
     try:
         return MobileViTConfig.model_validate(data)
     except ValidationError as error:
-        raise validation_input_error(error, source, known_fields(MobileViTConfig, ConvStage, MobileViTStage)) from None
+        raise validation_input_error(
+            error, source, known_fields(MobileViTConfig, ConvStage, MobileViTStage)
+        ) from None
 
 
 def known_fields(*models: type[BaseModel]) -> list[str]:
@@ -171,7 +191,9 @@ def validation_input_error(error: ValidationError, source: str, known: list[str]
     more = f"{len(problems) - 1} more problem(s) after this one" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         near = get_close_matches(str(first["loc"][-1]), known, n=1)
-        return InputError(field, None, "unknown key", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+        return InputError(
+            field, None, "unknown key", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        )
     if first["type"] == "union_tag_invalid":
         kind = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
         return InputError(f"{field}.kind", kind, "must be 'conv' or 'mobilevit'", more)

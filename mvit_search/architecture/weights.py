@@ -19,7 +19,7 @@ _WITH_BIAS = ("weight", "bias")  # a linear layer, a layer norm
 
 
 class _Names(NamedTuple):
-    """What a library calls each part. `{stage}`, `{block}` and `{layer}` are numbers, stages from `first_stage`."""
+    """What a library calls each part. `{stage}`, `{block}`, `{layer}`: numbers, stages from `first_stage`."""
 
     first_stage: int
     # Inside a convolution with batch norm.

@@ -28,11 +28,20 @@ def layer_rows(ops: tuple[Op, ...]) -> tuple[LayerRow, ...]:
     return tuple(rows)
 
 
+_BEFORE_TRANSFORMER = frozenset({"local", "to_dim", "resize_in", "unfold"})
+
+
 def _block_name(op: Op) -> str:
-    """`stages.2.block.transformer.0.attention.qkv` -> `stages.2.block.transformer.0`; `stem.conv` -> `stem`."""
-    parts = op.name.split(".")
-    if "transformer" in parts:
-        return ".".join(parts[: parts.index("transformer") + 2])
+    """The block an operator belongs to.
+
+    `stages.2.block.transformer.0.attention.qkv` -> `stages.2.block.transformer.0`; `stem.conv` -> `stem`. What
+    stands before a MobileViT block's transformer is its `local` part, what stands after it its `fusion` part.
+    """
     if op.stage in ("stem", "head"):
         return op.stage
-    return ".".join(parts[:4] if parts[2] == "blocks" else parts[:3])
+    parts = op.name.split(".")
+    if parts[2] == "blocks" or (parts[2] == "block" and parts[3] == "transformer"):
+        return ".".join(parts[: 4 if parts[2] == "blocks" else 5])
+    if parts[2] == "block":
+        return f"{op.stage}.block.{'local' if parts[3] in _BEFORE_TRANSFORMER else 'fusion'}"
+    return ".".join(parts[:3])

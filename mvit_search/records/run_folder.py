@@ -85,7 +85,9 @@ class RunFolder:
             for record in records:
                 if record.number == int(selector):
                     return record
-            raise InputError("candidate", f"{self.name}/{selector}", f"the run has the numbers 0 to {len(records) - 1}")
+            raise InputError(
+                "candidate", f"{self.name}/{selector}", f"the run has the numbers 0 to {len(records) - 1}"
+            )
         front = pareto_front(records)
         if not front:
             raise InputError("candidate", f"{self.name}/{selector}", "the run has no trained candidate yet")
@@ -98,7 +100,9 @@ class RunFolder:
             found = best_within(front, limit)
             if found is None:
                 raise InputError(
-                    "candidate", f"{self.name}/{selector}", f"the fastest on the front takes {front[0].latency.ms:.2f} ms"
+                    "candidate",
+                    f"{self.name}/{selector}",
+                    f"the fastest on the front takes {front[0].latency.ms:.2f} ms",
                 )
             return found
         raise UnknownNameError("candidate", selector, ("best", "knee", "@5ms", "a number"))

@@ -59,7 +59,9 @@ def _read(path: Path) -> SearchSpace:
     data = read_yaml(path, "space")
     source = f"space {path.name}"
     if not isinstance(data, dict):
-        raise InputError(source, None, "must be a mapping", "see search_spaces/mobilevit.yaml for one that works")
+        raise InputError(
+            source, None, "must be a mapping", "see search_spaces/mobilevit.yaml for one that works"
+        )
     try:
         spec = SpaceSpec.model_validate(data)
     except ValidationError as error:
@@ -76,7 +78,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
             if isinstance(key, str):
                 seen.add(key)
         return super().construct_mapping(node, deep=deep)

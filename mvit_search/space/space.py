@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, MobileViTStage, parse_config
+from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, parse_config
 from mvit_search.errors import InputError
 from mvit_search.space.schema import Range, SpaceSpec, Value
 
@@ -34,7 +34,9 @@ class SearchSpace:
     def __init__(self, name: str, spec: SpaceSpec) -> None:
         self.name = name
         self.spec = spec
-        self._tree = {key: getattr(spec, key).values() for key in ("stem_channels", "head_expansion", "activation")}
+        self._tree = {
+            key: getattr(spec, key).values() for key in ("stem_channels", "head_expansion", "activation")
+        }
         for index, stage in enumerate(spec.stages):
             for key in type(stage).model_fields:
                 if key != "kind":
@@ -64,7 +66,9 @@ class SearchSpace:
             raise InputError(f"space {self.name}: {odd}", None, state)
         for key, value in params.items():
             if value not in self.dimensions[key]:
-                raise InputError(f"space {self.name}: {key}", value, f"must be one of {list(self.dimensions[key])}")
+                raise InputError(
+                    f"space {self.name}: {key}", value, f"must be one of {list(self.dimensions[key])}"
+                )
         return self._build({**self._fixed, **params})
 
     def params(self, config: MobileViTConfig) -> Params:
@@ -78,7 +82,9 @@ class SearchSpace:
             raise InputError("image_size", config.image_size, f"space {self.name} has {self.spec.image_size}")
         kinds = [stage.kind for stage in config.stages]
         if kinds != [stage.kind for stage in self.spec.stages]:
-            raise InputError("stages", kinds, f"space {self.name} has {[stage.kind for stage in self.spec.stages]}")
+            raise InputError(
+                "stages", kinds, f"space {self.name} has {[stage.kind for stage in self.spec.stages]}"
+            )
         for key, values in self._tree.items():
             if flat[key] not in values:
                 raise InputError(key, flat[key], f"space {self.name} has {list(values)}")
@@ -111,10 +117,6 @@ class SearchSpace:
         key = rng.choice(sorted(lower))
         return {**params, key: rng.choice(lower[key])}
 
-    def presets(self) -> dict[str, MobileViTConfig]:
-        """The published networks that lie inside this space."""
-        return {name: config for name, config in PRESETS.items() if config in self}
-
     def distributions(self) -> dict[str, "BaseDistribution"]:
         """Optuna's view of the dimensions: integer ranges stay integers, the rest are categories."""
         from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -130,7 +132,9 @@ class SearchSpace:
 
     def _spec_of(self, key: str) -> Any:
         parts = key.split(".")
-        return getattr(self.spec, key) if len(parts) == 1 else getattr(self.spec.stages[int(parts[1])], parts[2])
+        return (
+            getattr(self.spec, key) if len(parts) == 1 else getattr(self.spec.stages[int(parts[1])], parts[2])
+        )
 
     def _build(self, flat: Mapping[str, Value]) -> MobileViTConfig:
         stages: list[dict[str, Any]] = [{"kind": stage.kind} for stage in self.spec.stages]

@@ -1,0 +1,29 @@
+# Two commands on a fresh machine: `make run` does the main job, `make test` passes the tests.
+# Each makes its own virtual environment in .venv first, when there is none yet.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test check dashboard clean
+
+run: $(VENV)/.installed
+	$(BIN)/mvit-search run --budget 6M --target iphone12 $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+dashboard: $(VENV)/.installed
+	$(BIN)/mvit-search dashboard $(ARGS)
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,17 @@
+"""What a run says: tables, comparisons with the presets, and the data behind the figures.
+
+Drawing lives in `figures` and `report`, which load plotly; nothing here loads torch.
+"""
+
+from mvit_search.analysis.comparison import Comparison, comparisons, seed_spread, verdict, verdict_sentences
+from mvit_search.analysis.figure_data import FrontFigureData, ProgressData, front_figure_data, progress_data
+from mvit_search.analysis.front_document import FrontDocument, Point, candidate_points, read_document
+from mvit_search.analysis.stages import STAGE_COLUMNS, StageRow, stage_rows, stage_summary
+from mvit_search.analysis.tables import Table, TableRow, baseline_table, front_table
+
+__all__ = [
+    "STAGE_COLUMNS", "Comparison", "FrontDocument", "FrontFigureData", "Point", "ProgressData", "StageRow",
+    "Table", "TableRow", "baseline_table", "candidate_points", "comparisons", "front_figure_data",
+    "front_table", "progress_data", "read_document", "seed_spread", "stage_rows", "stage_summary", "verdict",
+    "verdict_sentences",
+]  # fmt: skip

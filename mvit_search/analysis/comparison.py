@@ -1,0 +1,149 @@
+"""Front points against presets, and what may be claimed given the spread between seeds."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from mvit_search.analysis.front_document import FrontDocument, Point, read_document
+
+Standing = Literal["better", "level", "worse", "unknown"]
+
+
+class Comparison(NamedTuple):
+    """One front point beside one preset that is not faster.
+
+    Attributes:
+        difference: top-1 of the point minus the preset's, 0..1.
+        spread: the run's seed spread; None if no candidate has a second seed.
+    """
+
+    point: Point
+    baseline: Point
+    difference: float
+    spread: float | None
+
+    @property
+    def standing(self) -> Standing:
+        """`level` = indistinguishable: they differ by no more than the seed spread."""
+        if self.spread is None:
+            return "unknown" if self.difference > 0 else "worse"
+        if abs(self.difference) <= self.spread:
+            return "level"
+        return "better" if self.difference > 0 else "worse"
+
+    @property
+    def saved_ms(self) -> float:
+        """Milliseconds by which the point is faster."""
+        return (self.baseline.latency_ms or 0.0) - (self.point.latency_ms or 0.0)
+
+
+def seed_spread(document: FrontDocument) -> float | None:
+    """Standard deviation of the difference between two trainings of one network, 0..1.
+
+    The variances of all rows with two or more seeds are pooled by their degrees of freedom, since one
+    row's two or three seeds say little; a difference of two trainings varies sqrt(2) times as much.
+    """
+    squares, freedom = 0.0, 0
+    seen: set[str] = set()
+    for point in (*document.front, *document.baselines):
+        identity = point.digest or point.ref or ""
+        if point.top1_std is None or (identity and identity in seen):
+            continue
+        seen.add(identity)
+        degrees = max(1, len(point.top1_by_seed) - 1)
+        squares += degrees * point.top1_std**2
+        freedom += degrees
+    return math.sqrt(2 * squares / freedom) if freedom else None
+
+
+def comparisons(document: FrontDocument) -> tuple[Comparison, ...]:
+    """Every found front point with every trained preset of equal or higher latency."""
+    spread = seed_spread(document)
+    return tuple(
+        Comparison(point, baseline, (point.top1 or 0.0) - (baseline.top1 or 0.0), spread)
+        for baseline in _by_accuracy(document)
+        for point in document.found
+        if point.plotted and not point.same_network(baseline) and _not_slower(point, baseline)
+    )
+
+
+def verdict(document: dict[str, Any]) -> str:
+    """What the run shows against the presets in plain sentences, one a preset, and no more than it shows.
+
+    Raises:
+        InputError: the document breaks its contract.
+    """
+    return " ".join(verdict_sentences(read_document(document)))
+
+
+def verdict_sentences(document: FrontDocument) -> tuple[str, ...]:
+    """The sentences of `verdict`, the most accurate preset first."""
+    if not document.front:
+        return ("No candidate has finished training, so there is no front yet.",)
+    pairs = comparisons(document)
+    sentences = [
+        _sentence(baseline, document, tuple(pair for pair in pairs if pair.baseline is baseline))
+        for baseline in _by_accuracy(document)
+    ]
+    sentences += [_not_trained(baseline) for baseline in document.baselines if not baseline.plotted]
+    if not sentences:
+        return ("No preset was evaluated in this run, so there is nothing to set the front beside.",)
+    return tuple(sentences)
+
+
+def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison, ...]) -> str:
+    name, total = baseline.title, len(document.found)
+    if not total:
+        return f"The front holds no network but presets, so nothing here beats {name}."
+    at_latency = f"at equal or lower {document.latency_word} latency".replace("  ", " ")
+    higher = [pair for pair in pairs if pair.difference > 0]
+    if not higher:
+        which = "The one front point is not" if total == 1 else f"None of the {total} front points is"
+        return f"{which} more accurate than {name} {at_latency}.{_faster_and_level(pairs)}"
+    count = len(higher)
+    subject = f"{count} of {total} front points {'is' if count == 1 else 'are'}"
+    if total == 1:
+        subject = "The one front point is"
+    return f"{subject} more accurate than {name} {at_latency}; {_how_sure(higher)}.{_faster_and_level(pairs)}"
+
+
+def _how_sure(higher: list[Comparison]) -> str:
+    spread = higher[0].spread
+    if spread is None:
+        return "with a single seed each, it is not known whether the differences exceed the noise of training"
+    sure = sum(pair.standing == "better" for pair in higher)
+    seeds = f"the seed spread ({_points(spread)})"
+    if len(higher) == 1:
+        return f"the difference is {'larger' if sure else 'no larger'} than {seeds}"
+    if sure in (0, len(higher)):
+        return f"{'all' if sure else 'none'} of the {len(higher)} differences {'are' if sure else 'is'} larger than {seeds}"
+    return f"{sure} of the {len(higher)} differences {'is' if sure == 1 else 'are'} larger than {seeds}"
+
+
+def _faster_and_level(pairs: tuple[Comparison, ...]) -> str:
+    level = [pair for pair in pairs if pair.standing == "level" and pair.saved_ms > 0]
+    if not level:
+        return ""
+    fastest = max(level, key=lambda pair: pair.saved_ms)
+    return (
+        f" The fastest point that is indistinguishable from it in accuracy ({fastest.point.ref}) takes"
+        f" {fastest.point.latency_ms:.1f} ms against {fastest.baseline.latency_ms:.1f} ms."
+    )
+
+
+def _not_trained(baseline: Point) -> str:
+    if baseline.outcome == "over budget":
+        return f"{baseline.title} breaks the budget and was not trained."
+    return f"{baseline.title} has no accuracy ({baseline.outcome}), so it is not compared."
+
+
+def _by_accuracy(document: FrontDocument) -> tuple[Point, ...]:
+    trained = [baseline for baseline in document.baselines if baseline.plotted]
+    return tuple(sorted(trained, key=lambda p: -(p.top1 or 0.0)))
+
+
+def _not_slower(point: Point, baseline: Point) -> bool:
+    return (point.latency_ms or 0.0) <= (baseline.latency_ms or 0.0)
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:.1f} points"

@@ -1,0 +1,130 @@
+"""The printed front: plain rows of text, the same for the terminal, the report and the dashboard."""
+
+from typing import Any, Literal, NamedTuple
+
+from mvit_search._quantities import format_bytes, format_count
+from mvit_search.analysis.comparison import Comparison, comparisons
+from mvit_search.analysis.front_document import FrontDocument, Point, read_document
+
+COLUMNS = ("Reference", "Parameters", "MACs", "Peak activations", "Latency", "Top-1 (proxy)", "Against presets")
+"""MACs: one multiply-add is one; papers print this as "FLOPs"."""
+
+NONE = "–"
+Kind = Literal["front", "baseline"]
+
+
+class TableRow(NamedTuple):
+    """One network as text.
+
+    Attributes:
+        ref: `RUN/NUMBER`; None for a preset that was not evaluated.
+        kind: a point of the front, or a preset set beside it.
+        cells: text under `COLUMNS`.
+        beats: presets that it beats by more than the seed spread at equal or lower latency.
+    """
+
+    ref: str | None
+    kind: Kind
+    cells: tuple[str, ...]
+    beats: tuple[str, ...] = ()
+
+
+class Table(NamedTuple):
+    """Column titles and rows."""
+
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+
+
+def front_table(document: dict[str, Any]) -> Table:
+    """The front, fastest first, each point marked with the presets it beats.
+
+    Raises:
+        InputError: the document breaks its contract.
+    """
+    return front_rows(read_document(document))
+
+
+def baseline_table(document: dict[str, Any]) -> Table:
+    """The presets, in the document's order; one over the budget has no accuracy.
+
+    Raises:
+        InputError: the document breaks its contract.
+    """
+    return baseline_rows(read_document(document))
+
+
+def front_rows(document: FrontDocument) -> Table:
+    """`front_table` of a document that is already validated."""
+    pairs = comparisons(document)
+    rows = []
+    for point in document.front:
+        own = [pair for pair in pairs if pair.point is point]
+        beats = tuple(pair.baseline.title for pair in own if pair.standing == "better")
+        standing = "is a preset" if point.name else "; ".join(filter(None, map(_standing, own))) or NONE
+        rows.append(TableRow(point.ref, "front", (*_cells(point), standing), beats))
+    return Table(COLUMNS, tuple(rows))
+
+
+def baseline_rows(document: FrontDocument) -> Table:
+    """`baseline_table` of a document that is already validated."""
+    rows = (TableRow(p.ref, "baseline", (*_cells(p), _why_no_accuracy(p))) for p in document.baselines)
+    return Table(COLUMNS, tuple(rows))
+
+
+def count_text(number: int) -> str:
+    """2_317_848 -> `2.32 M`."""
+    text = format_count(number)
+    return f"{text[:-1]} {text[-1]}" if text[-1].isalpha() else text
+
+
+def bytes_text(number: int | None) -> str:
+    """1_605_632 -> `1.53 MiB`."""
+    return NONE if number is None else format_bytes(number)
+
+
+def latency_text(point: Point) -> str:
+    """`7.2 ms [6.3, 8.1]`; the interval is left out where it is not known."""
+    if point.latency_ms is None:
+        return NONE
+    text = f"{_ms(point.latency_ms)} ms"
+    if point.latency_low_ms is None or point.latency_high_ms is None:
+        return text
+    return f"{text} [{_ms(point.latency_low_ms)}, {_ms(point.latency_high_ms)}]"
+
+
+def top1_text(point: Point) -> str:
+    """`93.4 % ± 0.6 (3 seeds)`: mean and sample standard deviation."""
+    if point.top1 is None:
+        return NONE
+    text = f"{100 * point.top1:.1f} %"
+    if point.top1_std is not None:
+        text += f" ± {100 * point.top1_std:.1f}"
+    seeds = len(point.top1_by_seed)
+    return f"{text} ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else text
+
+
+def _cells(point: Point) -> tuple[str, ...]:
+    reference = f"{point.title} ({point.ref})" if point.name and point.ref else point.title
+    memory = bytes_text(point.peak_activation_bytes)
+    return reference, count_text(point.params), count_text(point.macs), memory, latency_text(point), top1_text(point)
+
+
+def _standing(pair: Comparison) -> str:
+    name, points = pair.baseline.title, f"{100 * pair.difference:.1f} points"
+    if pair.standing == "better":
+        return f"beats {name} by {points}"
+    if pair.standing == "unknown":
+        return f"{points} above {name}, spread unknown"
+    if pair.standing == "level":
+        return f"indistinguishable from {name}" + (f", {pair.saved_ms:.1f} ms faster" if pair.saved_ms >= 0.05 else "")
+    return ""
+
+
+def _why_no_accuracy(point: Point) -> str:
+    return "preset" if point.outcome == "trained" else f"preset, {point.outcome}"
+
+
+def _ms(value: float) -> str:
+    """One decimal from 1 ms up, two below, as far as the figures mean anything."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"

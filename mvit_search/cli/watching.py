@@ -1,0 +1,88 @@
+"""The live display of a run: a panel in a terminal, plain lines without one. All of it on stderr."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mvit_search._quantities import format_count, format_seconds
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+    from mvit_search.records import Record
+    from mvit_search.search import Observer, Progress
+
+
+@contextmanager
+def watching() -> "Iterator[Observer]":
+    """An observer for as long as the block runs."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+        yield Panel(live)
+
+
+class Lines:
+    """One line for every trained candidate."""
+
+    def update(self, progress: "Progress", record: "Record | None") -> None:
+        if record is not None:
+            print(_line(progress, record), file=sys.stderr, flush=True)
+
+
+class Panel:
+    """A table of counters that is redrawn, with the latest candidates under it."""
+
+    def __init__(self, live: "Live") -> None:
+        self._live = live
+        self._latest: list[str] = []
+
+    def update(self, progress: "Progress", record: "Record | None") -> None:
+        if record is not None:
+            self._latest = [*self._latest, _line(progress, record)][-8:]
+        from rich.console import Group
+        from rich.text import Text
+
+        self._live.update(Group(_counters(progress), *(Text(line, style="dim") for line in self._latest)))
+
+
+def _counters(progress: "Progress") -> "Table":
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, show_header=True, pad_edge=False)
+    done, planned = progress.finals
+    best = progress.best
+    columns = {
+        "phase": progress.phase,
+        "trained": f"{progress.trained} of {progress.trials}" + (f" ({progress.failed} failed)" if progress.failed else ""),
+        "over budget": str(progress.rejected),
+        "repeated": str(progress.duplicates),
+        "finals": f"{done} of {planned}" if planned else "-",
+        "best top-1": f"{100 * best.top1:.1f} % at {best.latency.ms:.1f} ms" if best else "-",
+        "hypervolume": f"{progress.hypervolume:.4f}",
+        "elapsed": format_seconds(progress.elapsed_s),
+        "left": f"about {format_seconds(progress.remaining_s)}" if progress.remaining_s is not None else "-",
+    }
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row(*columns.values())
+    return table
+
+
+def _line(progress: "Progress", record: "Record") -> str:
+    done, planned = progress.finals
+    where = f"final {done}/{planned}" if progress.phase == "finals" else f"{progress.trained}/{progress.trials}"
+    what = f"{record.name or f'#{record.number}'}: {format_count(record.params)} params, {record.latency.ms:.2f} ms"
+    result = f"top-1 {100 * record.top1:.2f} %" if record.outcome == "trained" else f"failed: {record.error}"
+    left = f", about {format_seconds(progress.remaining_s)} left" if progress.remaining_s is not None else ""
+    return (
+        f"[{where}] {what}, {result} "
+        f"({progress.rejected} over budget, {progress.duplicates} repeated, hypervolume {progress.hypervolume:.4f}{left})"
+    )

@@ -1,0 +1,14 @@
+"""The loop: Optuna proposes, the op table checks, the target times, the proxy trains, the store remembers."""
+
+from mvit_search.search.driver import Search
+from mvit_search.search.evaluator import Evaluation, Evaluator, InProcessEvaluator
+from mvit_search.search.plan import Plan, prepare
+from mvit_search.search.progress import Observer, Progress, Silent
+from mvit_search.search.run import run_search
+from mvit_search.search.settings import RunSettings
+from mvit_search.search.store import Store
+
+__all__ = [
+    "Evaluation", "Evaluator", "InProcessEvaluator", "Observer", "Plan", "Progress", "RunSettings", "Search",
+    "Silent", "Store", "prepare", "run_search",
+]  # fmt: skip

@@ -1,0 +1,47 @@
+"""Evaluating candidates: the seam between the loop and the training."""
+
+from typing import NamedTuple, Protocol
+
+from mvit_search.architecture import MobileViTConfig
+from mvit_search.data import ImageSet
+from mvit_search.errors import WorkError
+from mvit_search.proxy import Recipe
+
+
+class Evaluation(NamedTuple):
+    """One training: its held-out top-1 (0..1), or why there is none; and how long it took."""
+
+    top1: float | None
+    seconds: float
+    error: str | None = None
+
+
+class Evaluator(Protocol):
+    """Trains a candidate with a seed. A candidate that fails is an `Evaluation` with `error`, not an exception."""
+
+    def evaluate(self, config: MobileViTConfig, seed: int) -> Evaluation: ...
+
+
+class InProcessEvaluator:
+    """Trains in this process, one candidate at a time."""
+
+    def __init__(
+        self, data: ImageSet, recipe: Recipe, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        self.data, self.recipe, self.device, self.threads = data, recipe, device, threads
+
+    def evaluate(self, config: MobileViTConfig, seed: int) -> Evaluation:
+        import time
+
+        from mvit_search.proxy import train
+
+        start = time.perf_counter()
+        try:
+            result = train(
+                config, self.data, self.recipe, seed=seed, device=self.device, threads=self.threads
+            )
+        except (WorkError, MemoryError, RuntimeError) as error:
+            # RuntimeError is torch's: out of memory, or an operator that cannot run. One candidate's, not the run's.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return Evaluation(None, time.perf_counter() - start, reason[:500])
+        return Evaluation(result.top1, result.seconds)

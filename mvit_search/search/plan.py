@@ -1,0 +1,126 @@
+"""Everything a search needs, loaded and checked before the first candidate."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mvit_search import __version__
+from mvit_search.architecture import PRESETS, MobileViTConfig
+from mvit_search.data import ImageSet, load_data
+from mvit_search.latency import Target, load_target
+from mvit_search.proxy import Recipe, default_recipe
+from mvit_search.search.limits import Limits
+from mvit_search.search.samplers import check_sampler
+from mvit_search.search.settings import RunSettings
+from mvit_search.space import SearchSpace, load_space
+
+
+class Plan(NamedTuple):
+    """Loaded and validated parts of a run."""
+
+    settings: RunSettings
+    space: SearchSpace
+    target: Target
+    limits: Limits
+    data: ImageSet
+    recipe: Recipe
+
+    def pins(self) -> dict[str, Any]:
+        """What a run is tied to: carrying it on with anything else here would mix results that do not compare."""
+        settings = self.settings
+        return {
+            "space": f"{self.space.name} {self.space.digest()[:12]}",
+            "target": self.target.calibration,
+            "data": f"{self.data.name} {self.data.digest[:12]}",
+            "recipe": self.recipe.digest()[:12],
+            "budget": settings.budget,
+            "num_classes": settings.num_classes,
+            "sampler": settings.sampler,
+            "seed": settings.seed,
+            "final_seeds": settings.final_seeds,
+        }
+
+    def presets(self) -> dict[str, MobileViTConfig]:
+        """The published networks at the space's resolution."""
+        return {name: config.with_image_size(*self.space.spec.image_size) for name, config in PRESETS.items()}
+
+    def describe(self, run: str) -> dict[str, Any]:
+        """The content of `run.json`."""
+        return {
+            "run": run,
+            "settings": self.settings.model_dump(mode="json"),
+            "pins": self.pins(),
+            "space": {
+                "name": self.space.name,
+                "digest": self.space.digest(),
+                "candidates": self.space.size(),
+            },
+            "target": {
+                "name": self.target.name,
+                "measured": self.target.measured,
+                "calibration": self.target.calibration,
+            },
+            "data": {
+                "name": self.data.name,
+                "digest": self.data.digest,
+                "source": self.data.source,
+                "image_size": self.data.image_size,
+                "classes": len(self.data.class_names),
+                "train_images": len(self.data.train_images),
+                "held_out_images": len(self.data.val_images),
+            },
+            "recipe": self.recipe.model_dump(mode="json"),
+            "versions": {
+                "mvit-search": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "optuna", "numpy", "pydantic")},
+            },
+            "machine": {
+                "system": platform.platform(),
+                "processor": platform.machine(),
+                "threads": self.settings.threads,
+            },
+            "git_revision": _git_revision(),
+        }
+
+
+def prepare(settings: RunSettings) -> Plan:
+    """Load and check every part; the cheap checks first, so that a typo is told before data is read.
+
+    Raises:
+        InputError: for any part that is unknown, malformed or contradictory.
+    """
+    space = load_space(settings.space)
+    target = load_target(settings.target)
+    check_sampler(settings.sampler)
+    limits = Limits(settings.budget, settings.num_classes)
+    limits.check_reachable(space)
+    recipe = default_recipe(settings.data)
+    changes = {"epochs": settings.epochs, "image_size": settings.proxy_size}
+    recipe = Recipe.model_validate(
+        {**recipe.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
+    )
+    data = load_data(
+        settings.data, image_size=recipe.image_size, max_images=settings.images, seed=settings.seed
+    )
+    return Plan(settings, space, target, limits, data, recipe)
+
+
+def _git_revision() -> str | None:
+    """Commit of the checkout this package runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

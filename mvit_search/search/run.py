@@ -1,0 +1,35 @@
+"""From settings to a finished run folder."""
+
+from typing import Any
+
+from mvit_search.records import RunFolder
+from mvit_search.search.driver import Search
+from mvit_search.search.evaluator import Evaluator, InProcessEvaluator
+from mvit_search.search.plan import prepare
+from mvit_search.search.progress import Observer, Silent
+from mvit_search.search.settings import RunSettings
+from mvit_search.search.store import Store
+
+
+def run_search(
+    settings: RunSettings,
+    folder: RunFolder,
+    *,
+    observer: Observer | None = None,
+    evaluator: Evaluator | None = None,
+) -> dict[str, Any]:
+    """Run, or carry on, the search in `folder`; returns the front document.
+
+    Raises:
+        InputError: for bad settings, or a folder that belongs to another run.
+        WorkError: if not one candidate could be trained.
+        KeyboardInterrupt: after everything finished so far is written.
+    """
+    plan = prepare(settings)
+    with Store.open(folder) as store:
+        store.pin(plan.pins())
+        folder.write_run(plan.describe(folder.name))
+        worker = evaluator or InProcessEvaluator(
+            plan.data, plan.recipe, device=settings.device, threads=settings.threads
+        )
+        return Search(plan, store, folder, worker, observer or Silent()).run()

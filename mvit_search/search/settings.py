@@ -1,0 +1,49 @@
+"""`RunSettings`: everything that decides what a run does, frozen, with each default in one place."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_TRIALS = 24
+DEFAULT_TIME_S = 300.0
+DEFAULT_FINAL_SEEDS = 3
+
+# What may differ when a run is carried on; everything else must be as it was.
+_MAY_CHANGE = frozenset({"trials", "time_s"})
+
+
+class RunSettings(BaseModel):
+    """How to run a search.
+
+    Attributes:
+        space, target, data: names or paths, as the user gave them.
+        budget: most parameters a candidate may have, counted with `num_classes` classes.
+        num_classes: classes of the network that is costed (1000 = ImageNet, as the papers count); the
+            proxy is always built with the data's own classes.
+        trials: candidates to train, presets included.
+        time_s: seconds after which no further training starts; a third is kept for the finals.
+        final_seeds: seeds each point of the final front is trained with, the first one included.
+        images: most training images, class-balanced; None = all.
+        epochs, proxy_size: override the recipe's.
+        threads: torch threads of a training; None = torch's default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    space: str = "mobilevit"
+    target: str
+    data: str = "digits"
+    budget: int
+    num_classes: int = Field(default=1000, ge=1)
+    trials: int = Field(default=DEFAULT_TRIALS, ge=1)
+    time_s: float = Field(default=DEFAULT_TIME_S, gt=0)
+    seed: int = Field(default=0, ge=0)
+    sampler: str = "nsga2"
+    final_seeds: int = Field(default=DEFAULT_FINAL_SEEDS, ge=1)
+    images: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    proxy_size: int | None = Field(default=None, ge=16)
+    device: str = "cpu"
+    threads: int | None = Field(default=None, ge=1)
+
+    def pinned(self) -> dict[str, object]:
+        """The settings that may not change when the run is carried on."""
+        return self.model_dump(mode="json", exclude=set(_MAY_CHANGE))

@@ -1,0 +1,216 @@
+"""The study as the single source of truth: an Optuna journal file with the candidates' records in it.
+
+Trials hold proposals; records are study attributes `candidate:<number>`, because a record also exists for
+a preset outside the space and grows when the finals re-train it. A record is written before its trial is
+told, so a crash between the two costs nothing: at the next start the trial is told from the record.
+"""
+
+import fcntl
+import os
+import warnings
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from mvit_search.errors import ConflictError, InputError
+from mvit_search.records import Record, RunFolder
+from mvit_search.space import Params
+
+_STUDY = "mvit-search"
+_RECORD = "candidate:"
+_OUTCOME = "outcome"
+WORST_TOP1 = 0.0
+
+
+class Store:
+    """An open study, held by this process alone.
+
+    Open with `Store.open(folder)`, close with `close()` or as a context manager.
+    """
+
+    def __init__(self, study: optuna.Study, lock: int) -> None:
+        self.study = study
+        self._lock = lock
+
+    @classmethod
+    def open(cls, folder: RunFolder) -> Self:
+        """Open or create the study in `folder`.
+
+        Raises:
+            ConflictError: another live process holds the run.
+            InputError: the folder cannot be written, or the study file cannot be read.
+        """
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(
+                "results folder", str(folder.path), f"cannot be written ({error.strerror})"
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            rule = f"is in use by another run (process {owner})"
+            raise ConflictError(
+                "results folder", str(folder.path), rule, "wait for it, or give another --name"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        try:
+            return cls(_open_study(folder.study_file), lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def pin(self, pins: Mapping[str, Any]) -> None:
+        """Tie the study to what it was started with.
+
+        Raises:
+            ConflictError: naming the first thing that differs.
+        """
+        known = self.study.user_attrs.get("pins")
+        if known is None:
+            self.study.set_user_attr("pins", dict(pins))
+            return
+        for key, value in pins.items():
+            if known.get(key) != value:
+                rule = f"belongs to a run with {key} {known.get(key)!r}, not {value!r}"
+                raise ConflictError(
+                    "results folder", None, rule, "give another --name, or the settings it was started with"
+                )
+
+    def remembered(self, key: str) -> Any:
+        """A value kept with `remember`, or None."""
+        return self.study.user_attrs.get(key)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a JSON value with the study."""
+        self.study.set_user_attr(key, value)
+
+    def records(self) -> list[Record]:
+        """Every record, by number."""
+        found = [Record.model_validate(v) for k, v in self.study.user_attrs.items() if k.startswith(_RECORD)]
+        return sorted(found, key=lambda record: record.number)
+
+    def save(self, record: Record) -> None:
+        """Write a record, or its newer state."""
+        self.study.set_user_attr(f"{_RECORD}{record.number}", record.model_dump(mode="json"))
+
+    def ask(
+        self, distributions: dict[str, BaseDistribution], sampler: BaseSampler, params: Params | None = None
+    ) -> Trial:
+        """A new proposal: the sampler's, or `params` if given."""
+        self.study.sampler = sampler
+        # A kill between enqueueing and asking leaves the proposal waiting; it is the one that is asked for again.
+        if params is not None and not self._trials(TrialState.WAITING):
+            self.study.enqueue_trial(params)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return self.study.ask(distributions)
+
+    def tell_record(self, trial: Trial, record: Record, *, duplicate: bool = False) -> None:
+        """A finished candidate. A failed one counts as failed: the sampler learns nothing from it."""
+        trial.set_user_attr(_OUTCOME, "duplicate" if duplicate else record.outcome)
+        if record.outcome == "failed":
+            self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            self.study.tell(trial, values=(record.top1, record.latency.ms))
+
+    def tell_rejected(self, trial: Trial, excess: Mapping[str, float], worst_latency_ms: float) -> None:
+        """A proposal over a limit: complete, worst in both objectives, with its constraints.
+
+        Told as failed, such proposals would starve the sampler of parents.
+        """
+        with warnings.catch_warnings():
+            # A proposal that a kill cut off between here and `tell` has its constraint already.
+            warnings.filterwarnings("ignore", message="The constraint value is ignored")
+            for name, over in excess.items():
+                trial.set_constraint(name, over)
+        trial.set_user_attr(_OUTCOME, "rejected")
+        self.study.tell(trial, values=(WORST_TOP1, worst_latency_ms))
+
+    def unfinished(self, parameters: Set[str]) -> list[Trial]:
+        """Proposals that were in flight when the run last ended.
+
+        One that a kill cut short before all of `parameters` were written is discarded: it was never admitted.
+        """
+        whole = []
+        for frozen in self._trials(TrialState.RUNNING):
+            trial = Trial(self.study, frozen._trial_id)
+            if frozen.params.keys() == parameters:
+                whole.append(trial)
+            else:
+                trial.set_user_attr(_OUTCOME, "discarded")
+                self.study.tell(trial, state=TrialState.FAIL)
+        return whole
+
+    def trailing(self, *outcomes: str) -> int:
+        """How many of the latest finished proposals, without a break, had one of these outcomes."""
+        count = 0
+        for trial in reversed(self._trials(TrialState.COMPLETE, TrialState.FAIL)):
+            if trial.user_attrs.get(_OUTCOME) not in outcomes:
+                break
+            count += 1
+        return count
+
+    def outcomes(self) -> dict[str, int]:
+        """How many proposals ended how: trained, failed, rejected, duplicate, discarded."""
+        counts = dict.fromkeys(("trained", "failed", "rejected", "duplicate", "discarded"), 0)
+        for trial in self._trials():
+            outcome = trial.user_attrs.get(_OUTCOME)
+            if outcome is not None and trial.state.is_finished():
+                counts[outcome] += 1
+        return counts
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+
+def _open_study(path: Path) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _mend(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        try:
+            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+            return optuna.create_study(
+                storage=storage, study_name=_STUDY, directions=("maximize", "minimize"), load_if_exists=True
+            )
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(
+                "results folder", str(path), f"holds a study that cannot be read ({error})"
+            ) from None
+
+
+def _mend(path: Path) -> None:
+    """Undo what a kill can leave behind: a held journal lock, and half a line at the end.
+
+    Safe because the run's own lock is held: nobody else writes. Half a line is an operation that was never
+    acknowledged; left in place, the next append would make it a corrupt line in the middle.
+    """
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        os.truncate(path, whole)

@@ -1,0 +1,170 @@
+"""The contract of every target, and what the issue claims of `iphone12`."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, operators, preset
+from mvit_search.errors import UnknownNameError
+from mvit_search.latency import CpuTarget, Latency, Target, load_target, target_names
+from mvit_search.latency.features import features
+
+IPHONE12 = load_target("iphone12")
+
+
+def with_patches(name: str, *sides: int) -> MobileViTConfig:
+    """A preset with square patches of these sides in its MobileViT stages."""
+    convolutions = [stage for stage in preset(name).stages if isinstance(stage, ConvStage)]
+    blocks = [stage for stage in preset(name).stages if isinstance(stage, MobileViTStage)]
+    patched = [change(stage, patch_h=side, patch_w=side) for stage, side in zip(blocks, sides, strict=True)]
+    return MobileViTConfig(stages=(*convolutions, *patched))
+
+
+def change(stage: MobileViTStage, **values: object) -> MobileViTStage:
+    return MobileViTStage.model_validate({**stage.model_dump(), **values})
+
+
+def quick(name: str) -> Target:
+    """The target, with a short protocol where it measures."""
+    return CpuTarget(threads=1, warmup=1, repeats=3, seconds=0) if name == "cpu" else load_target(name)
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_every_target_gives_value_interval_and_source(name: str) -> None:
+    assert load_target(name).name == name
+    target = quick(name)
+    # A phone is predicted in no time; this machine takes a small image.
+    config = preset("mobilevit-xxs").with_image_size(64 if target.measured else 256)
+    latency = target.latency(config, num_classes=10)
+    assert isinstance(latency, Latency)
+    assert 0 < latency.low_ms <= latency.ms <= latency.high_ms < float("inf")
+    assert latency.target == name
+    assert latency.protocol
+    assert latency.source.startswith(f"{'measured' if target.measured else 'predicted'}: {name}")
+    assert target.calibration.startswith(name)
+    assert target.calibration == quick(name).calibration
+
+
+def test_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"did you mean 'iphone12'\?"):
+        load_target("iphone-12")
+    with pytest.raises(UnknownNameError):
+        load_target("../targets/iphone12")
+
+
+def test_prediction_states_its_left_out_error() -> None:
+    source = IPHONE12.latency(preset("mobilevit-xxs")).source
+    assert source.startswith("predicted: iphone12 calibration 20")
+    assert "leave-one-out MAPE" in source
+
+
+def test_presets_are_ordered() -> None:
+    xxs, xs, s = (IPHONE12.latency(preset(f"mobilevit-{size}")).ms for size in ("xxs", "xs", "s"))
+    assert xxs < xs < s
+
+
+@pytest.mark.parametrize("name", ["mobilevit-xxs", "mobilevit-xs", "mobilevit-s"])
+def test_patches_842_below_222_below_333(name: str) -> None:
+    patches = ((8, 4, 2), (2, 2, 2), (3, 3, 3))
+    large, paper, resized = (IPHONE12.latency(with_patches(name, *sides)).ms for sides in patches)
+    assert large < paper < resized
+
+
+def test_predicting_loads_no_torch_and_no_scipy() -> None:
+    code = (
+        "import sys; from mvit_search.latency import load_target, target_names\n"
+        "from mvit_search.architecture import preset\n"
+        "assert load_target('cpu').calibration and target_names()\n"
+        "load_target('iphone12').latency(preset('mobilevit-s'))\n"
+        "heavy = {'torch', 'scipy', 'numpy', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@st.composite
+def mobilevit_stages(draw: st.DrawFn) -> MobileViTStage:
+    heads = draw(st.sampled_from([1, 2, 4, 8]))
+    return MobileViTStage(
+        out_channels=draw(st.integers(8, 200)),
+        stride=draw(st.sampled_from([1, 2])),
+        expand_ratio=draw(st.sampled_from([1.0, 2.0, 3.5, 6.0])),
+        transformer_dim=heads * draw(st.integers(1, 40)),
+        num_layers=draw(st.integers(1, 6)),
+        num_heads=heads,
+        ffn_ratio=draw(st.sampled_from([1.0, 2.0, 4.0])),
+        patch_h=draw(st.integers(1, 8)),
+        patch_w=draw(st.integers(1, 8)),
+        conv_kernel_size=draw(st.sampled_from([1, 3, 5, 7])),
+        fusion=draw(st.booleans()),
+    )
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> MobileViTConfig:
+    conv = st.builds(
+        ConvStage, out_channels=st.integers(8, 96), num_blocks=st.integers(1, 4),
+        stride=st.sampled_from([1, 2]), expand_ratio=st.sampled_from([1.0, 2.0, 4.0]),
+    )  # fmt: skip
+    side = draw(st.integers(2, 10)) * 32
+    before, blocks = draw(st.lists(conv, max_size=2)), draw(st.lists(mobilevit_stages(), min_size=1, max_size=3))
+    return MobileViTConfig(image_size=(side, side), stages=(*before, *blocks))
+
+
+@settings(deadline=None, max_examples=60)
+@given(configs())
+def test_any_network_has_a_positive_finite_latency(config: MobileViTConfig) -> None:
+    latency = IPHONE12.latency(config)
+    assert 0 < latency.low_ms < latency.ms < latency.high_ms < float("inf")
+
+
+def larger(stage: MobileViTStage, knob: str) -> MobileViTStage:
+    step = {
+        "num_layers": stage.num_layers + 1,
+        "transformer_dim": stage.transformer_dim + stage.num_heads,
+        "ffn_ratio": stage.ffn_ratio + 0.5,
+        "conv_kernel_size": stage.conv_kernel_size + 2,
+        "out_channels": stage.out_channels + 8,
+        "expand_ratio": stage.expand_ratio + 0.5,
+    }
+    return change(stage, **{knob: step[knob]})
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    configs(),
+    st.integers(1, 3),
+    st.sampled_from(["num_layers", "transformer_dim", "ffn_ratio", "conv_kernel_size", "out_channels", "expand_ratio"]),
+)
+def test_more_is_never_faster(config: MobileViTConfig, from_last: int, knob: str) -> None:
+    stages = list(config.stages)
+    index = max(len(stages) - from_last, 0)
+    stage = stages[index]
+    assume(isinstance(stage, MobileViTStage))
+    assert isinstance(stage, MobileViTStage)
+    stages[index] = larger(stage, knob)
+    bigger = MobileViTConfig(image_size=config.image_size, stages=tuple(stages))
+    assert IPHONE12.latency(bigger).ms >= IPHONE12.latency(config).ms * (1 - 1e-12)
+
+
+def test_wider_is_not_faster_where_the_residual_sum_goes() -> None:
+    """From 16 to 24 channels the first stage loses its residual, and its sum."""
+    config = preset("mobilevit-xxs")
+    wider = ConvStage.model_validate({**config.stages[0].model_dump(), "out_channels": 24})
+    grown = MobileViTConfig(stages=(wider, *config.stages[1:]))
+    assert IPHONE12.latency(grown).ms > IPHONE12.latency(config).ms
+
+
+def test_features_of_mobilevit_s() -> None:
+    """By hand: attention maps are 1024, 256, 64 pixels in patches of 4 pixels, 4 heads, 2, 4 and 3 layers."""
+    found = features(operators(preset("mobilevit-s")))
+    scores = sum(layers * 4 * 4 * (pixels // 4) ** 2 for layers, pixels in ((2, 1024), (4, 256), (3, 64)))
+    assert found.score_mib == pytest.approx(4 * scores * 2 / 2**20)
+    assert found.gmacs == pytest.approx(2.00083, abs=5e-5)
+    assert found.resizes == 0
+    assert features(operators(with_patches("mobilevit-s", 3, 3, 3))).resizes == 6
+    large = features(operators(with_patches("mobilevit-s", 8, 4, 2)))
+    assert large.traffic_mib == pytest.approx(found.traffic_mib)
