@@ -1,17 +1,18 @@
-"""What a run says: tables, comparisons with the presets, and the data behind the figures.
+"""What a run says: tables, comparisons with the presets, figures, and the report.
 
-Drawing lives in `figures` and `report`, which load plotly; nothing here loads torch.
+Drawing lives in `figures`, which loads plotly; nothing here does before a report is written, or loads torch.
 """
 
 from mvit_search.analysis.comparison import Comparison, comparisons, seed_spread, verdict, verdict_sentences
 from mvit_search.analysis.figure_data import FrontFigureData, ProgressData, front_figure_data, progress_data
 from mvit_search.analysis.front_document import FrontDocument, Point, candidate_points, read_document
+from mvit_search.analysis.report import report_html, write_report
 from mvit_search.analysis.stages import STAGE_COLUMNS, StageRow, stage_rows, stage_summary
 from mvit_search.analysis.tables import Table, TableRow, baseline_table, front_table
 
 __all__ = [
     "STAGE_COLUMNS", "Comparison", "FrontDocument", "FrontFigureData", "Point", "ProgressData", "StageRow",
     "Table", "TableRow", "baseline_table", "candidate_points", "comparisons", "front_figure_data",
-    "front_table", "progress_data", "read_document", "seed_spread", "stage_rows", "stage_summary", "verdict",
-    "verdict_sentences",
+    "front_table", "progress_data", "read_document", "report_html", "seed_spread", "stage_rows", "stage_summary", "verdict",
+    "verdict_sentences", "write_report",
 ]  # fmt: skip

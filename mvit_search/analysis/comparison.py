@@ -86,8 +86,8 @@ def verdict_sentences(document: FrontDocument) -> tuple[str, ...]:
     ]
     sentences += [_not_trained(baseline) for baseline in document.baselines if not baseline.plotted]
     if not sentences:
-        return ("No preset was evaluated in this run, so there is nothing to set the front beside.",)
-    return tuple(sentences)
+        sentences = ["No preset was evaluated in this run, so there is nothing to set the front beside."]
+    return (*sentences, *_level_with_best(document))
 
 
 def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison, ...]) -> str:
@@ -96,6 +96,8 @@ def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison,
         return f"The front holds no network but presets, so nothing here beats {name}."
     at_latency = f"at equal or lower {document.latency_word} latency".replace("  ", " ")
     higher = [pair for pair in pairs if pair.difference > 0]
+    if not higher and any(point.same_network(baseline) for point in document.front):
+        return f"{name} is on the front itself: nothing found is as fast and more accurate."
     if not higher:
         which = "The one front point is not" if total == 1 else f"None of the {total} front points is"
         return f"{which} more accurate than {name} {at_latency}.{_faster_and_level(pairs)}"
@@ -115,7 +117,8 @@ def _how_sure(higher: list[Comparison]) -> str:
     if len(higher) == 1:
         return f"the difference is {'larger' if sure else 'no larger'} than {seeds}"
     if sure in (0, len(higher)):
-        return f"{'all' if sure else 'none'} of the {len(higher)} differences {'are' if sure else 'is'} larger than {seeds}"
+        which = f"all {sure} differences are" if sure else f"none of the {len(higher)} differences is"
+        return f"{which} larger than {seeds}"
     return f"{sure} of the {len(higher)} differences {'is' if sure == 1 else 'are'} larger than {seeds}"
 
 
@@ -130,10 +133,28 @@ def _faster_and_level(pairs: tuple[Comparison, ...]) -> str:
     )
 
 
+def _level_with_best(document: FrontDocument) -> tuple[str, ...]:
+    """Whether a faster front point is as accurate as the most accurate, as far as the seeds can tell."""
+    spread, points = seed_spread(document), [p for p in document.front if p.plotted]
+    if spread is None or len(points) < 2:
+        return ()
+    best = max(points, key=lambda p: p.top1 or 0.0)
+    level = [p for p in points if p is not best and (best.top1 or 0.0) - (p.top1 or 0.0) <= spread]
+    if not level:
+        return ()
+    fastest = min(level, key=lambda p: p.latency_ms or 0.0)
+    return (
+        f"The most accurate point ({best.ref}, {best.latency_ms:.1f} ms) is indistinguishable in accuracy from"
+        f" {fastest.ref} at {fastest.latency_ms:.1f} ms.",
+    )
+
+
 def _not_trained(baseline: Point) -> str:
     if baseline.outcome == "over budget":
         return f"{baseline.title} breaks the budget and was not trained."
-    return f"{baseline.title} has no accuracy ({baseline.outcome}), so it is not compared."
+    if baseline.outcome == "failed":
+        return f"The training of {baseline.title} failed, so it is not compared."
+    return f"{baseline.title} was not trained, so it is not compared."
 
 
 def _by_accuracy(document: FrontDocument) -> tuple[Point, ...]:

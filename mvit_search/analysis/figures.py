@@ -9,7 +9,17 @@ from mvit_search.analysis.figure_data import FrontFigureData, Mark, ProgressData
 
 # Okabe and Ito's palette: told apart by people who see fewer colours, and on paper without any by shape.
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#8A939C"
+# The intervals, pale so that they are not taken for the front's own line.
+_PALE = {BLUE: "rgba(0,114,178,0.42)", VERMILLION: "rgba(213,94,0,0.5)"}
 INK, GRID = "#20262D", "#E3E7EB"
+# plotly 7 offers by default to upload the figure to a service; nothing here leaves the machine.
+PLOT_CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
+    "toImageButtonOptions": {"format": "svg"},
+}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -20,10 +30,11 @@ def front_figure(data: FrontFigureData, selected: str | None = None) -> go.Figur
     """
     figure = go.Figure(layout=_layout(data.title, data.subtitle, data.latency_axis, data.top1_axis))
     if data.candidates:
-        figure.add_trace(_scatter("Trained candidates", data.candidates, _dot(GREY, 7, opacity=0.45)))
+        figure.add_trace(_scatter("Trained candidates", data.candidates, _dot(GREY, 8, opacity=0.6)))
     if data.front:
-        line = {"mode": "lines+markers", "line": {"shape": "hv", "width": 2, "color": BLUE}}
-        figure.add_trace(_scatter("Pareto front", data.front, _dot(BLUE, 10), bars=BLUE, **line))
+        line: dict[str, object] = {"shape": "hv", "width": 2, "color": BLUE}
+        dots = _dot(BLUE, 10)
+        figure.add_trace(_scatter("Pareto front", data.front, dots, bars=BLUE, mode="lines+markers", line=line))
     if data.presets:
         figure.add_trace(_presets(data))
     if selected and (mark := _find(data, selected)):
@@ -35,7 +46,9 @@ def front_figure(data: FrontFigureData, selected: str | None = None) -> go.Figur
 
 def progress_figure(data: ProgressData) -> go.Figure:
     """The dominated share over finished candidates."""
-    subtitle = f"Share of the box from 0 to {data.worst_latency_ms:.1f} ms and 0 to 100 % top-1 that the front dominates"
+    subtitle = (
+        f"Share of the box from 0 to {data.worst_latency_ms:.1f} ms and 0 to 100 % top-1 that the front dominates"
+    )
     layout = _layout("How the front grew", subtitle, "Finished candidates, in order", "Hypervolume (%)")
     figure = go.Figure(layout=layout)
     hover = "After candidate %{x}<br>hypervolume %{y:.2f} %<extra></extra>"
@@ -43,7 +56,7 @@ def progress_figure(data: ProgressData) -> go.Figure:
     figure.add_trace(
         go.Scatter(x=data.numbers, y=data.percent, mode="lines", line=line, hovertemplate=hover, showlegend=False)
     )
-    figure.update_layout(height=340)
+    figure.update_layout(height=320, margin={"b": 56})
     if not data.numbers:
         _say_empty(figure, "No candidate has finished yet")
     return figure
@@ -61,7 +74,7 @@ def _scatter(
     name: str, marks: Sequence[Mark], marker: dict[str, object], *, bars: str | None = None,
     mode: str = "markers", line: dict[str, object] | None = None,
 ) -> go.Scatter:  # fmt: skip
-    thin = {"thickness": 1, "width": 3, "color": bars}
+    thin = {"thickness": 1.2, "width": 4, "color": _PALE.get(bars or "", GREY)}
     across = {
         "type": "data", "symmetric": False, "array": [m.right_ms for m in marks],
         "arrayminus": [m.left_ms for m in marks], **thin,
@@ -127,6 +140,7 @@ def _layout(title: str, subtitle: str, x_title: str, y_title: str) -> go.Layout:
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.17, "yanchor": "top"},
         hoverlabel={"align": "left", "bgcolor": "white", "bordercolor": GREY, "font": {"color": INK}},
         hovermode="closest",
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ _FAMILY_NAMES = {"mobilevit": "MobileViT", "mobilevitv2": "MobileViTv2"}
 class Point(BaseModel):
     """A row of the document: a front point, a candidate or a preset. The keys are those of `Record.row`.
 
-    A preset over the budget was never evaluated: it may lack `ref`, and has no `top1`.
+    A preset that was not trained has no `top1`, and its own name as `ref`.
     """
 
     # Other keys may join the contract, so unknown ones are no error.
@@ -61,8 +61,9 @@ class FrontDocument(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     run: str
     target: str = ""
-    budget: int | dict[str, Any] | None = None
+    budget: int | None = None
     state: str = "finished"
+    ended_by: str | None = None
     trained: int = 0
     rejected: int = 0
     duplicates: int = 0
@@ -101,7 +102,9 @@ def read_document(document: dict[str, Any]) -> FrontDocument:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"front document: {where}", None, first["msg"], "write it anew with `mvit-search run`") from None
+        raise InputError(
+            f"front document: {where}", None, first["msg"], "write it anew with `mvit-search run`"
+        ) from None
 
 
 def candidate_points(records: Iterable[Record], run: str) -> tuple[Point, ...]:

@@ -17,7 +17,7 @@ class TableRow(NamedTuple):
     """One network as text.
 
     Attributes:
-        ref: `RUN/NUMBER`; None for a preset that was not evaluated.
+        ref: `RUN/NUMBER`; a preset's name where it was not trained.
         kind: a point of the front, or a preset set beside it.
         cells: text under `COLUMNS`.
         beats: presets that it beats by more than the seed spread at equal or lower latency.
@@ -30,10 +30,20 @@ class TableRow(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Column titles and rows."""
+    """Column titles and the networks under them; `rows` is the bare text."""
 
     columns: tuple[str, ...]
-    rows: tuple[TableRow, ...]
+    entries: tuple[TableRow, ...]
+
+    @property
+    def rows(self) -> tuple[tuple[str, ...], ...]:
+        """The cells of every entry."""
+        return tuple(entry.cells for entry in self.entries)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Columns that hold words; the others hold numbers."""
+        return COLUMNS[0], COLUMNS[-1]
 
 
 def front_table(document: dict[str, Any]) -> Table:
@@ -105,7 +115,7 @@ def top1_text(point: Point) -> str:
 
 
 def _cells(point: Point) -> tuple[str, ...]:
-    reference = f"{point.title} ({point.ref})" if point.name and point.ref else point.title
+    reference = f"{point.title} ({point.ref})" if point.name and point.ref != point.name else point.title
     memory = bytes_text(point.peak_activation_bytes)
     return reference, count_text(point.params), count_text(point.macs), memory, latency_text(point), top1_text(point)
 

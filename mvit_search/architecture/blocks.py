@@ -50,8 +50,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = hidden_channels(in_channels, expand_ratio)
         self.expand = ConvNorm(in_channels, hidden, act=act) if expand_ratio != 1 else nn.Identity()
-        entry = hidden if expand_ratio != 1 else in_channels
-        self.depthwise = ConvNorm(entry, hidden, kernel_size=3, stride=stride, groups=hidden, act=act)
+        self.depthwise = ConvNorm(hidden, hidden, kernel_size=3, stride=stride, groups=hidden, act=act)
         self.project = ConvNorm(hidden, out_channels, act=None)
         self.residual = stride == 1 and in_channels == out_channels
 

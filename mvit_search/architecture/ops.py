@@ -102,8 +102,8 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def hidden_channels(in_channels: int, expand_ratio: float) -> int:
-    """Width of an inverted residual's depthwise part, as CoreNet rounds it."""
-    return make_divisible(round(in_channels * expand_ratio))
+    """Width of an inverted residual's depthwise part, as CoreNet rounds it; without an expansion the input's."""
+    return in_channels if expand_ratio == 1 else make_divisible(round(in_channels * expand_ratio))
 
 
 def patched_size(size: int, patch: int) -> int:

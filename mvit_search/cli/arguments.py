@@ -8,7 +8,8 @@ import typer
 ReferenceArgument = Annotated[
     str,
     typer.Argument(
-        metavar="REF", help="Preset (mobilevit-s), config file (.yaml, .json), or RUN/NUMBER, RUN/best, RUN/knee, RUN/@5ms."
+        metavar="REF",
+        help="Preset (mobilevit-s), config file (.yaml, .json), or RUN/NUMBER, RUN/best, RUN/knee, RUN/@5ms.",
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or the path of its folder.")]

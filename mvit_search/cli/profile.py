@@ -79,15 +79,25 @@ def _print(document: dict[str, Any], layers: bool) -> None:
     by_stride = ", ".join(f"{kib:.4g} at {stride}" for stride, kib in document["memory_by_stride_kib"].items())
     rows = [
         ("parameters", f"{document['params']:,}", f"{document['num_classes']} classes"),
-        ("MACs", format_count(document["macs"]), f"convolutions and matrix products, {height}x{width} px; papers say FLOPs"),
+        (
+            "MACs",
+            format_count(document["macs"]),
+            f"convolutions and matrix products, {height}x{width} px; papers say FLOPs",
+        ),
         ("weights", format_bytes(document["weight_bytes"]), "fp16, batch norm folded"),
         ("peak activations", format_bytes(document["peak_activation_bytes"]), "fp16, batch 1, liveness scan"),
         ("block outputs (KiB)", "", f"{by_stride} (output stride; fp16)"),
-        ("latency", f"{latency['ms']:.2f} ms", f"[{latency['low_ms']:.2f}, {latency['high_ms']:.2f}] {latency['source']}"),
+        (
+            "latency",
+            f"{latency['ms']:.2f} ms",
+            f"[{latency['low_ms']:.2f}, {latency['high_ms']:.2f}] {latency['source']}",
+        ),
     ]
     if check := document.get("verification"):
         verdict = "equal" if check["ok"] else "DIFFERENT"
-        rows.append(("cross-check", verdict, f"module {check['params_module']:,} params, fvcore {check['macs_fvcore']:,} MACs"))
+        rows.append(
+            ("cross-check", verdict, f"module {check['params_module']:,} params, fvcore {check['macs_fvcore']:,} MACs")
+        )
     print_table(document["name"], ("", "value", "how"), rows, left=("", "how"))
     if layers:
         blocks = [

@@ -15,21 +15,33 @@ Budget = Annotated[str | None, typer.Option("--budget", help="Most parameters, e
 def run(
     budget: Budget = None,
     target: Annotated[str | None, typer.Option(help="Device: iphone12 (predicted), cpu (measured here).")] = None,
-    space: Annotated[str | None, typer.Option(help="Search space: a name or a .yaml file.  [default: mobilevit]")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Search space: a name or a .yaml file.  [default: mobilevit]")
+    ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="digits (built in), or an image folder: train/ and val|test/, or class folders.  [default: digits]"),
+        typer.Option(
+            help="digits (built in), or an image folder: train/ and val|test/, or class folders.  [default: digits]"
+        ),
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Most training images, class-balanced.  [default: all]")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of proxy training.  [default: the recipe's]")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Most training images, class-balanced.  [default: all]")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of proxy training.  [default: the recipe's]")
+    ] = None,
     proxy_size: Annotated[
-        int | None, typer.Option(min=16, max=1024, help="Resolution of proxy training (pixels).  [default: the recipe's]")
+        int | None,
+        typer.Option(min=16, max=1024, help="Resolution of proxy training (pixels).  [default: the recipe's]"),
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train.  [default: 24]")] = None,
     time: Annotated[
-        str | None, typer.Option(help="Time limit, e.g. 30m; a third is kept for the finals.  [default: 5m]", metavar="D")
+        str | None,
+        typer.Option(help="Time limit, e.g. 30m; a third is kept for the finals.  [default: 5m]", metavar="D"),
     ] = None,
-    final_seeds: Annotated[int | None, typer.Option(min=1, help="Seeds per point of the final front.  [default: 3]")] = None,
+    final_seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds per point of the final front.  [default: 3]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.  [default: 0]")] = None,
     sampler: Annotated[str | None, typer.Option(help="nsga2, tpe or random.  [default: nsga2]")] = None,
     num_classes: Annotated[
@@ -39,7 +51,9 @@ def run(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a training.  [default: torch's]")] = None,
     results_dir: ResultsDirOption = RESULTS_DIR,
     name: Annotated[str | None, typer.Option(help="Name of the run.  [default: made from the settings]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Carry on a run; its settings need not be repeated.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Carry on a run; its settings need not be repeated.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Search the space inside the budget and leave an accuracy-latency Pareto front in the results folder."""
@@ -102,7 +116,11 @@ def _name(given: dict[str, Any]) -> str:
     from mvit_search._quantities import format_count
 
     budget = format_count(given["budget"]).replace(".00", "") if "budget" in given else "run"
-    data = Path(given.get("data", "digits")).resolve().name if "/" in given.get("data", "") else given.get("data", "digits")
+    data = (
+        Path(given.get("data", "digits")).resolve().name
+        if "/" in given.get("data", "")
+        else given.get("data", "digits")
+    )
     parts = [Path(given.get("space", "mobilevit")).stem, budget, given.get("target", "iphone12"), data]
     return "-".join([*parts, f"seed{given.get('seed', 0)}"])
 

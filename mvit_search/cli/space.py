@@ -28,7 +28,9 @@ def list_spaces(json: JsonOption = False) -> None:
         (d["name"], f"{d['candidates']:.3g}", str(len(d["dimensions"])), f"{d['smallest_params']:,}", d["description"])
         for d in documents
     ]
-    print_table("search spaces", ("name", "candidates", "dimensions", "fewest params", "what"), rows, left=("name", "what"))
+    print_table(
+        "search spaces", ("name", "candidates", "dimensions", "fewest params", "what"), rows, left=("name", "what")
+    )
 
 
 @app.command("show")
@@ -42,7 +44,9 @@ def show(space: SpaceArgument, json: JsonOption = False) -> None:
         return
     rows = [(name, _values(values), str(len(values))) for name, values in document["dimensions"].items()]
     print_table(f"space {document['name']}", ("dimension", "values", "count"), rows, left=("dimension", "values"))
-    say(f"{document['candidates']:.3g} candidates; the smallest has {document['smallest_params']:,} parameters (1000 classes).")
+    say(
+        f"{document['candidates']:.3g} candidates; the smallest has {document['smallest_params']:,} parameters (1000 classes)."
+    )
     say(f"Presets inside: {', '.join(document['presets']) or 'none'}. Digest {document['digest'][:12]}.")
 
 
@@ -76,7 +80,9 @@ def _document(space: "SearchSpace") -> dict[str, Any]:
 
 def _values(values: list[Any]) -> str:
     """`16, 24, 32` or, for a long even ladder, `48 to 240 by 8`."""
-    steps = {b - a for a, b in zip(values, values[1:], strict=False)} if all(isinstance(v, int) for v in values) else set()
+    steps = (
+        {b - a for a, b in zip(values, values[1:], strict=False)} if all(isinstance(v, int) for v in values) else set()
+    )
     if len(values) > 5 and len(steps) == 1:
         return f"{values[0]} to {values[-1]} by {steps.pop()}"
     return ", ".join(str(value) for value in values)

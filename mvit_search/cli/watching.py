@@ -61,7 +61,8 @@ def _counters(progress: "Progress") -> "Table":
     best = progress.best
     columns = {
         "phase": progress.phase,
-        "trained": f"{progress.trained} of {progress.trials}" + (f" ({progress.failed} failed)" if progress.failed else ""),
+        "trained": f"{progress.trained} of {progress.trials}"
+        + (f" ({progress.failed} failed)" if progress.failed else ""),
         "over budget": str(progress.rejected),
         "repeated": str(progress.duplicates),
         "finals": f"{done} of {planned}" if planned else "-",

@@ -46,7 +46,7 @@ class ImageSet:
 def image_set(
     name: str, class_names: Sequence[str], train: tuple[Images, Labels], val: tuple[Images, Labels], source: str
 ) -> ImageSet:
-    """An `ImageSet` with its digest; arrays become read-only, as candidates share them.
+    """An `ImageSet` with its digest.
 
     Raises:
         InputError: fewer than two classes, or an empty side of the split.
@@ -59,8 +59,7 @@ def image_set(
     size = train[0].shape[1]
     digest = hashlib.sha256(json.dumps([list(class_names), size, len(train[0]), len(val[0])]).encode())
     for array in (*train, *val):
-        array.flags.writeable = False
-        digest.update(memoryview(array).cast("B"))
+        digest.update(array.data)
     return ImageSet(name, digest.hexdigest(), tuple(class_names), *train, *val, size, source)
 
 

@@ -12,8 +12,8 @@ from mvit_search.errors import InputError
 
 # What Pillow's decoders raise on damaged or hostile files.
 _DAMAGED = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error,
+    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
 
@@ -30,7 +30,8 @@ def decode(path: Path, size: int) -> Images:
             image.load()
             return square(to_rgb(ImageOps.exif_transpose(image)), size)
     except _DAMAGED as error:
-        raise InputError("data", str(path), f"cannot be read as an image ({error})", "mend or remove the file") from None
+        rule = f"cannot be read as an image ({error})"
+        raise InputError("data", str(path), rule, "mend or remove the file") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mvit_search.data._base import (
-    Images, ImageSet, Labels, balanced_choice, held_out_limit, image_set, split_by_class,
+    Images,
+    ImageSet,
+    Labels,
+    balanced_choice,
+    held_out_limit,
+    image_set,
+    split_by_class,
 )  # fmt: skip
 from mvit_search.data._decoding import decode
 from mvit_search.errors import InputError

@@ -13,7 +13,7 @@ import yaml
 
 from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, operators, parse_config
 from mvit_search.architecture.config import Activation
-from mvit_search.architecture.ops import hidden_channels
+from mvit_search.architecture.ops import make_divisible
 from mvit_search.errors import InputError
 from mvit_search.export._base import ExportResult, export_name, require_checks, write_files
 from mvit_search.export._corenet_plugin import PLUGIN
@@ -66,7 +66,8 @@ def _check_expressible(config: MobileViTConfig) -> None:
         )  # fmt: skip
     channels = config.stem_channels
     for index, stage in enumerate(config.stages):
-        if stage.expand_ratio == 1 and hidden_channels(channels, 1) != channels:
+        # CoreNet rounds the depthwise width at ratio 1 too, where no convolution brings the input to it.
+        if stage.expand_ratio == 1 and make_divisible(channels) != channels:
             rule = f"CoreNet needs its {channels} input channels to be a multiple of 8"
             raise InputError(f"stages.{index}.expand_ratio", 1, rule, "choose another ratio or width")
         channels = stage.out_channels
@@ -129,7 +130,7 @@ def recipe_text(config: MobileViTConfig, registered: str, num_classes: int) -> s
     heading = (
         f"# The MobileViT paper's ImageNet recipe for {registered}.\n"
         f"# Set the two dataset roots. {registered}.py says where to put the plugin and how to start.\n"
-        "# The batch is 128 images at the base size on each of 8 GPUs: with fewer, lower the learning rates.\n"
+        "# The batch is 128 images at the base size on each of 8 GPUs: with fewer, lower the learning rate.\n"
     )
     return heading + yaml.safe_dump(_recipe(config, registered, num_classes), sort_keys=False)
 

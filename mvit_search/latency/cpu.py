@@ -45,7 +45,7 @@ class CpuTarget:
     @property
     def calibration(self) -> str:
         """Identity of the protocol; another torch, or another number of threads, is another."""
-        settings = f"threads-{self.threads}-warmup-{self.warmup}-repeats-{self.repeats}"
+        settings = f"threads-{self.threads}-warmup-{self.warmup}-repeats-{self.repeats}-seconds-{self.seconds:g}"
         return f"cpu-torch-{_torch_version()}-{settings}"
 
     @property

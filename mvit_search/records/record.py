@@ -34,6 +34,7 @@ class Record(BaseModel):
     Attributes:
         number: place in the run's order of evaluation, from 0; `RUN/number` refers to it.
         name: the preset's name if it is one.
+        trial: the Optuna trial that proposed it; None for a preset outside the space.
         origin: where it came from; `initial` = drawn inside the limits for the first generation.
         top1_by_seed: proxy accuracy on held-out images, 0..1, by training seed; empty if it failed.
         train_seconds: time its trainings took, in total.
@@ -43,6 +44,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     number: int = Field(ge=0)
     name: str | None = None
+    trial: int | None = None
     origin: Origin
     outcome: Outcome
     digest: str
@@ -73,6 +75,7 @@ class Record(BaseModel):
         return {
             "ref": f"{run}/{self.number}",
             "name": self.name,
+            "trial": self.trial,
             "origin": self.origin,
             "outcome": self.outcome,
             "params": self.params,

@@ -21,7 +21,7 @@ from mvit_search.records.pareto import best, best_within, knee, pareto_front
 from mvit_search.records.record import LatencyFact, Record
 
 _COLUMNS = (
-    "ref", "name", "origin", "outcome", "params", "macs", "weight_bytes", "peak_activation_bytes",
+    "ref", "name", "trial", "origin", "outcome", "params", "macs", "weight_bytes", "peak_activation_bytes",
     "latency_ms", "latency_low_ms", "latency_high_ms", "latency_source", "latency_target", "latency_protocol",
     "top1", "top1_std", "top1_by_seed", "train_seconds", "error", "digest", "config",
 )  # fmt: skip
@@ -85,9 +85,7 @@ class RunFolder:
             for record in records:
                 if record.number == int(selector):
                     return record
-            raise InputError(
-                "candidate", f"{self.name}/{selector}", f"the run has the numbers 0 to {len(records) - 1}"
-            )
+            raise InputError("candidate", f"{self.name}/{selector}", f"the run has the numbers 0 to {len(records) - 1}")
         front = pareto_front(records)
         if not front:
             raise InputError("candidate", f"{self.name}/{selector}", "the run has no trained candidate yet")
@@ -139,6 +137,7 @@ def _record(row: dict[str, str]) -> Record:
     return Record.model_validate({
         "number": int(row["ref"].rpartition("/")[2]),
         "name": row["name"] or None,
+        "trial": int(row["trial"]) if row["trial"] else None,
         "latency": latency,
         "error": row["error"] or None,
         **{key: row[key] for key in ("origin", "outcome", "digest")},

@@ -126,6 +126,10 @@ class Search:
         if not excess and known is None:
             self._fruitless = 0
             return config
+        if known is not None and known.trial == trial.number:
+            # A kill came between the record and its trial; only the telling is missing.
+            self.store.tell_record(trial, known)
+            return None
         self._fruitless += 1
         if excess:
             self._counts["rejected"] += 1
@@ -145,7 +149,7 @@ class Search:
         origin: Origin = "preset" if name else "initial" if self._index <= len(self._first) else "sampler"
         costs = cost(config, settings.num_classes)
         record = Record(
-            number=len(self._records), name=name, origin=origin,
+            number=len(self._records), name=name, trial=None if trial is None else trial.number, origin=origin,
             outcome="failed" if evaluation.top1 is None else "trained",
             digest=config.digest(), config=config, params=costs.params, macs=costs.macs,
             weight_bytes=costs.weight_bytes, peak_activation_bytes=costs.peak_activation_bytes, latency=latency,
@@ -188,9 +192,7 @@ class Search:
         seeds = range(settings.seed, settings.seed + settings.final_seeds)
         members = {record.number: record for record in pareto_front(self._records)}
         members |= {record.number: record for record in self._trained() if record.name is not None}
-        lacking = [
-            (record, seed) for record in members.values() for seed in seeds if seed not in record.top1_by_seed
-        ]
+        lacking = [(record, seed) for record in members.values() for seed in seeds if seed not in record.top1_by_seed]
         return sorted(lacking, key=lambda pair: (pair[1], pair[0].number))
 
     def _time_for(self, record: Record) -> bool:
@@ -245,9 +247,7 @@ class Search:
         """Presets of the space that fit, then draws spread evenly over the budget."""
         plan = self.plan
         inside = [
-            config
-            for config in self._presets.values()
-            if config in plan.space and not plan.limits.excess(config)
+            config for config in self._presets.values() if config in plan.space and not plan.limits.excess(config)
         ]
         first = [plan.space.params(config) for config in inside]
         free = max(0, self._population - len(first))

@@ -25,9 +25,7 @@ class Evaluator(Protocol):
 class InProcessEvaluator:
     """Trains in this process, one candidate at a time."""
 
-    def __init__(
-        self, data: ImageSet, recipe: Recipe, *, device: str = "cpu", threads: int | None = None
-    ) -> None:
+    def __init__(self, data: ImageSet, recipe: Recipe, *, device: str = "cpu", threads: int | None = None) -> None:
         self.data, self.recipe, self.device, self.threads = data, recipe, device, threads
 
     def evaluate(self, config: MobileViTConfig, seed: int) -> Evaluation:
@@ -37,9 +35,7 @@ class InProcessEvaluator:
 
         start = time.perf_counter()
         try:
-            result = train(
-                config, self.data, self.recipe, seed=seed, device=self.device, threads=self.threads
-            )
+            result = train(config, self.data, self.recipe, seed=seed, device=self.device, threads=self.threads)
         except (WorkError, MemoryError, RuntimeError) as error:
             # RuntimeError is torch's: out of memory, or an operator that cannot run. One candidate's, not the run's.
             reason = " ".join(str(error).split()) or type(error).__name__

@@ -24,6 +24,4 @@ class Limits(NamedTuple):
         smallest = params_of(space.smallest(), self.num_classes)
         if smallest > self.params:
             rule = f"nothing in space {space.name} is that small"
-            raise InputError(
-                "--budget", self.params, rule, f"the smallest reachable is {smallest:,} parameters"
-            )
+            raise InputError("--budget", self.params, rule, f"the smallest reachable is {smallest:,} parameters")

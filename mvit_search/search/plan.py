@@ -99,12 +99,8 @@ def prepare(settings: RunSettings) -> Plan:
     limits.check_reachable(space)
     recipe = default_recipe(settings.data)
     changes = {"epochs": settings.epochs, "image_size": settings.proxy_size}
-    recipe = Recipe.model_validate(
-        {**recipe.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
-    )
-    data = load_data(
-        settings.data, image_size=recipe.image_size, max_images=settings.images, seed=settings.seed
-    )
+    recipe = Recipe.model_validate({**recipe.model_dump(), **{k: v for k, v in changes.items() if v is not None}})
+    data = load_data(settings.data, image_size=recipe.image_size, max_images=settings.images, seed=settings.seed)
     return Plan(settings, space, target, limits, data, recipe)
 
 

@@ -8,7 +8,7 @@ from mvit_search.profile.cost import params_of
 from mvit_search.search.limits import Limits
 from mvit_search.space import Params, SearchSpace
 
-_UNIFORM_DRAWS = 20
+_BISECTIONS = 6
 
 
 def draw_evenly(space: SearchSpace, limits: Limits, share: float, rng: random.Random) -> Params:
@@ -23,20 +23,22 @@ def draw_evenly(space: SearchSpace, limits: Limits, share: float, rng: random.Ra
 
 
 def draw_fitting(space: SearchSpace, fits: Callable[[MobileViTConfig], bool], rng: random.Random) -> Params:
-    """A uniform draw that fits, or the last draw shrunk step by step until it does.
+    """A uniform draw, scaled down just as far as it must be to fit.
 
-    Ends always: each step lowers one dimension, and at the smallest corner there is nothing left to lower.
+    Costs rise with every number of a config, so bisection finds the largest share that fits. If not even the
+    smallest corner does, that is what comes back.
     """
-    for _ in range(_UNIFORM_DRAWS):
-        params = space.draw(rng)
-        if fits(space.config(params)):
-            return params
-    while not fits(space.config(params)):
-        smaller = space.shrink(params, rng)
-        if smaller is None:
-            return params
-        params = smaller
-    return params
+    params = space.draw(rng)
+    if fits(space.config(params)):
+        return params
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if fits(space.config(space.scaled(params, middle))):
+            low = middle
+        else:
+            high = middle
+    return space.scaled(params, low)
 
 
 def unseen(

@@ -18,8 +18,7 @@ def front_document(
     """All facts of a run's result as plain JSON values; `presets` are their rows for when they were not trained."""
     by_digest = {record.digest: record for record in records}
     baselines = [
-        record.row(folder.name) if (record := by_digest.get(preset["digest"])) else dict(preset)
-        for preset in presets
+        record.row(folder.name) if (record := by_digest.get(preset["digest"])) else dict(preset) for preset in presets
     ]
     return {
         "run": folder.name,
@@ -46,7 +45,7 @@ def untrained_row(plan: Plan, name: str, config: MobileViTConfig) -> dict[str, A
     latency = LatencyFact.of(plan.target.latency(config, plan.settings.num_classes))
     outcome = "over budget" if plan.limits.excess(config) else "not trained"
     return {
-        "ref": name, "name": name, "origin": "preset", "outcome": outcome,
+        "ref": name, "name": name, "trial": None, "origin": "preset", "outcome": outcome,
         "params": costs.params, "macs": costs.macs, "weight_bytes": costs.weight_bytes,
         "peak_activation_bytes": costs.peak_activation_bytes,
         "latency_ms": latency.ms, "latency_low_ms": latency.low_ms, "latency_high_ms": latency.high_ms,

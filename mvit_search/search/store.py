@@ -6,6 +6,7 @@ told, so a crash between the two costs nothing: at the next start the trial is t
 """
 
 import fcntl
+import json
 import os
 import warnings
 from collections.abc import Mapping, Set
@@ -52,9 +53,7 @@ class Store:
             folder.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise InputError(
-                "results folder", str(folder.path), f"cannot be written ({error.strerror})"
-            ) from None
+            raise InputError("results folder", str(folder.path), f"cannot be written ({error.strerror})") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -187,18 +186,21 @@ class Store:
 
 def _open_study(path: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _mend(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        try:
+    try:
+        _mend(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
             storage = JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
-            return optuna.create_study(
-                storage=storage, study_name=_STUDY, directions=("maximize", "minimize"), load_if_exists=True
-            )
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(
-                "results folder", str(path), f"holds a study that cannot be read ({error})"
-            ) from None
+        # Not `load_if_exists`: that writes to the file even where it loads.
+        if any(study.study_name == _STUDY for study in storage.get_all_studies()):
+            return optuna.load_study(storage=storage, study_name=_STUDY)
+        return optuna.create_study(storage=storage, study_name=_STUDY, directions=("maximize", "minimize"))
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except Exception as error:
+        # Optuna meets a foreign or damaged journal with whatever its replay runs into, `assert` included.
+        rule = f"holds a study that cannot be read ({type(error).__name__})"
+        raise InputError("results folder", str(path), rule, "give another --name, or restore the file") from None
 
 
 def _mend(path: Path) -> None:
@@ -212,5 +214,8 @@ def _mend(path: Path) -> None:
         return
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
+    if whole:
+        # Optuna forgives a last line that is no JSON, and would then append to it.
+        json.loads(content[content.rfind(b"\n", 0, whole - 1) + 1 : whole])
     if whole != len(content):
         os.truncate(path, whole)

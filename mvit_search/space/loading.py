@@ -59,9 +59,7 @@ def _read(path: Path) -> SearchSpace:
     data = read_yaml(path, "space")
     source = f"space {path.name}"
     if not isinstance(data, dict):
-        raise InputError(
-            source, None, "must be a mapping", "see search_spaces/mobilevit.yaml for one that works"
-        )
+        raise InputError(source, None, "must be a mapping", "see search_spaces/mobilevit.yaml for one that works")
     try:
         spec = SpaceSpec.model_validate(data)
     except ValidationError as error:

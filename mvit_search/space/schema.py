@@ -54,9 +54,7 @@ def _as_dimension(value: Any) -> Any:
 
 def _form(value: Any) -> str:
     """Which of the two forms is meant, so that an error speaks of that one alone."""
-    ranged = isinstance(value, Range) or (
-        isinstance(value, dict) and not value.keys().isdisjoint(Range.model_fields)
-    )
+    ranged = isinstance(value, Range) or (isinstance(value, dict) and not value.keys().isdisjoint(Range.model_fields))
     return "<range>" if ranged else "<choices>"
 
 

@@ -34,9 +34,7 @@ class SearchSpace:
     def __init__(self, name: str, spec: SpaceSpec) -> None:
         self.name = name
         self.spec = spec
-        self._tree = {
-            key: getattr(spec, key).values() for key in ("stem_channels", "head_expansion", "activation")
-        }
+        self._tree = {key: getattr(spec, key).values() for key in ("stem_channels", "head_expansion", "activation")}
         for index, stage in enumerate(spec.stages):
             for key in type(stage).model_fields:
                 if key != "kind":
@@ -66,9 +64,7 @@ class SearchSpace:
             raise InputError(f"space {self.name}: {odd}", None, state)
         for key, value in params.items():
             if value not in self.dimensions[key]:
-                raise InputError(
-                    f"space {self.name}: {key}", value, f"must be one of {list(self.dimensions[key])}"
-                )
+                raise InputError(f"space {self.name}: {key}", value, f"must be one of {list(self.dimensions[key])}")
         return self._build({**self._fixed, **params})
 
     def params(self, config: MobileViTConfig) -> Params:
@@ -82,9 +78,7 @@ class SearchSpace:
             raise InputError("image_size", config.image_size, f"space {self.name} has {self.spec.image_size}")
         kinds = [stage.kind for stage in config.stages]
         if kinds != [stage.kind for stage in self.spec.stages]:
-            raise InputError(
-                "stages", kinds, f"space {self.name} has {[stage.kind for stage in self.spec.stages]}"
-            )
+            raise InputError("stages", kinds, f"space {self.name} has {[stage.kind for stage in self.spec.stages]}")
         for key, values in self._tree.items():
             if flat[key] not in values:
                 raise InputError(key, flat[key], f"space {self.name} has {list(values)}")
@@ -105,17 +99,14 @@ class SearchSpace:
         """The corner with the fewest parameters: every number at its lowest, for no formula falls with any of them."""
         return self._build({key: min(v) if _numeric(v) else v[0] for key, v in self._tree.items()})
 
-    def shrink(self, params: Params, rng: random.Random) -> Params | None:
-        """`params` with one numeric dimension lowered at random; None at the smallest corner."""
-        lower = {
-            key: smaller
-            for key, values in self.dimensions.items()
-            if _numeric(values) and (smaller := [v for v in values if v < params[key]])  # type: ignore[operator]
-        }
-        if not lower:
-            return None
-        key = rng.choice(sorted(lower))
-        return {**params, key: rng.choice(lower[key])}
+    def scaled(self, params: Params, share: float) -> Params:
+        """`params` with every number moved towards its lowest: 1 leaves them, 0 gives the smallest corner's."""
+        scaled = dict(params)
+        for key, values in self.dimensions.items():
+            if _numeric(values):
+                ladder = sorted(values)  # type: ignore[type-var]
+                scaled[key] = ladder[int(share * ladder.index(params[key]))]
+        return scaled
 
     def distributions(self) -> dict[str, "BaseDistribution"]:
         """Optuna's view of the dimensions: integer ranges stay integers, the rest are categories."""
@@ -132,9 +123,7 @@ class SearchSpace:
 
     def _spec_of(self, key: str) -> Any:
         parts = key.split(".")
-        return (
-            getattr(self.spec, key) if len(parts) == 1 else getattr(self.spec.stages[int(parts[1])], parts[2])
-        )
+        return getattr(self.spec, key) if len(parts) == 1 else getattr(self.spec.stages[int(parts[1])], parts[2])
 
     def _build(self, flat: Mapping[str, Value]) -> MobileViTConfig:
         stages: list[dict[str, Any]] = [{"kind": stage.kind} for stage in self.spec.stages]

@@ -1,0 +1,96 @@
+"""Does the default proxy tell candidates apart? Spread of top-1 between candidates against between seeds.
+
+Trains presets and candidates drawn from the default space, several seeds each, under the default recipe for
+`digits`. Own = standard deviation of the candidates' mean top-1; peer = standard deviation between seeds of
+one candidate, pooled. A ratio of 1 would mean that the ranking is noise.
+
+    python benchmarks/proxy_spread.py [--quick] [--threads N]
+"""
+
+import argparse
+import math
+import random
+import statistics
+import time
+
+from mvit_search._quantities import format_count
+from mvit_search.architecture import MobileViTConfig, operators, preset
+from mvit_search.data import load_data
+from mvit_search.proxy import default_recipe, train
+from mvit_search.space import SearchSpace, load_space
+
+SMALLEST, LARGEST = 0.6e6, 6e6
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    presets = ("mobilevit-xxs", "mobilevit-s") if arguments.quick else ("mobilevit-xxs", "mobilevit-xs", "mobilevit-s")
+    candidates = {name: preset(name) for name in presets} | drawn(2 if arguments.quick else 5)
+    seeds = range(2 if arguments.quick else 3)
+    recipe = default_recipe("digits")
+    data = load_data("digits", image_size=recipe.image_size)
+    print(f"{data.source}; {recipe.image_size} px, {recipe.epochs} epochs, threads {arguments.threads}")
+    print(f"{'candidate':<15}{'params':>8}  {'top-1 by seed (%)':<{7 * len(seeds)}}{'mean':>7}{'std':>6}{'s each':>8}")
+    rows: list[tuple[float, list[float]]] = []
+    for name, config in candidates.items():
+        start = time.perf_counter()
+        top1 = [100 * train(config, data, recipe, seed=seed, threads=arguments.threads).top1 for seed in seeds]
+        seconds = (time.perf_counter() - start) / len(seeds)
+        rows.append((params(config), top1))
+        shown = "".join(f"{value:7.1f}" for value in top1)
+        mean, std = statistics.mean(top1), statistics.stdev(top1)
+        print(f"{name:<15}{format_count(params(config)):>8}  {shown}{mean:7.1f}{std:6.1f}{seconds:8.1f}", flush=True)
+    report([top1 for _, top1 in rows], [count for count, _ in rows])
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="4 candidates and 2 seeds: under 50 s on two cores")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
+    return parser.parse_args()
+
+
+def drawn(count: int) -> dict[str, MobileViTConfig]:
+    """Candidates of the default space with sizes spread evenly, on a log scale, from 0.6 M to 6 M parameters."""
+    space, rng = load_space("mobilevit"), random.Random(0)
+    step = math.log(LARGEST / SMALLEST) / count
+    limits = [SMALLEST * math.exp(step * (index + 1)) for index in range(count)]
+    return {f"drawn<{limit / 1e6:.1f}M": draw_below(limit, space, rng) for limit in limits}
+
+
+def draw_below(limit: float, space: SearchSpace, rng: random.Random) -> MobileViTConfig:
+    """A uniform draw, one random dimension lowered at a time until it has at most `limit` parameters."""
+    values = space.draw(rng)
+    while params(space.config(values)) > limit:
+        smaller = space.shrink(values, rng)
+        if smaller is None:
+            break
+        values = smaller
+    return space.config(values)
+
+
+def params(config: MobileViTConfig) -> int:
+    """Parameters with 1000 classes, as the budget counts them."""
+    return sum(op.params for op in operators(config))
+
+
+def report(top1: list[list[float]], sizes: list[float]) -> None:
+    means = [statistics.mean(row) for row in top1]
+    between = statistics.stdev(means)
+    within = math.sqrt(statistics.mean(statistics.variance(row) for row in top1))
+    print(f"spread between candidates (std of means): {between:.2f} points; range {min(means):.1f} to {max(means):.1f} %")
+    print(f"spread between seeds of one candidate (pooled std): {within:.2f} points")
+    pairs = [[row[seed] for row in top1] for seed in range(2)]
+    print(f"rank correlation: seed 0 with seed 1 {rank_correlation(*pairs):.2f}", end=", ")
+    print(f"mean top-1 with parameters {rank_correlation(means, sizes):.2f}")
+    print(f"ratio candidate-spread-over-seed-spread: {between / within:.2f}")
+
+
+def rank_correlation(a: list[float], b: list[float]) -> float:
+    """Spearman's, without ties."""
+    ranks = [[float(sorted(values).index(value)) for value in values] for values in (a, b)]
+    return statistics.correlation(*ranks)
+
+
+if __name__ == "__main__":
+    main()

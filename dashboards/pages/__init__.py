@@ -1,0 +1,1 @@
+"""One page a module; see `app.py` for what a page holds."""

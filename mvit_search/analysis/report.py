@@ -1,0 +1,223 @@
+"""`report.html`: one self-contained file about a run, to open anywhere and to send to a colleague.
+
+Everything is inlined, plotly.js once; a content security policy in the page forbids it to load anything.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvit_search import __version__
+from mvit_search._files import write_atomically
+from mvit_search.analysis.comparison import verdict_sentences
+from mvit_search.analysis.figure_data import front_figure_data, progress_data
+from mvit_search.analysis.front_document import FrontDocument, Point, candidate_points, display_target, read_document
+from mvit_search.analysis.run_facts import limits_of_the_numbers, reproduce_command, run_facts
+from mvit_search.analysis.stages import STAGE_COLUMNS, stage_rows
+from mvit_search.analysis.tables import Table, TableRow, baseline_rows, count_text, front_rows, latency_text, top1_text
+from mvit_search.errors import InputError
+from mvit_search.records import RunFolder
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_HERE = Path(__file__).resolve().parent
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def write_report(folder: RunFolder, path: Path) -> Path:
+    """Write the report of the run in `folder` to `path`, atomically; its folder is made if need be.
+
+    Raises:
+        InputError: the folder is no run, its files break their contract, or `path` cannot be written.
+    """
+    document = folder.read_front()
+    records = folder.records() if (folder.path / "candidates.csv").is_file() else ()
+    html = report_html(folder.read_run(), document, candidate_points(records, folder.name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, html)
+    except OSError as error:
+        raise InputError("output", str(path), f"cannot be written ({error.strerror})") from None
+    return path
+
+
+def report_html(run: Mapping[str, Any], document: Mapping[str, Any], candidates: Sequence[Point]) -> str:
+    """The page, from `run.json`, the front document and every finished candidate.
+
+    Raises:
+        InputError: the document breaks its contract.
+    """
+    from plotly.offline import get_plotlyjs  # Heavy, and whoever prints a front imports this package too.
+
+    front = read_document(dict(document))
+    title = f"{front.run}: MobileViT search for {display_target(front.target) or 'a phone'}"
+    body = "\n".join((
+        _header(front), _figures(front, candidates), _front_section(front), _architectures(front),
+        _what_was_run(run, front), _reproduce(run, front), _limits(front), _footer(),
+    ))  # fmt: skip
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_read('report.css')}</style>\n"
+        f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f"<script>\n{_read('report.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+def _header(front: FrontDocument) -> str:
+    sentences = verdict_sentences(front)
+    rest = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences[1:])
+    running = '<p class="note">The run was still going when this was written.</p>' if front.state == "running" else ""
+    budget = f", at most {count_text(front.budget)} parameters" if front.budget else ""
+    return (
+        f'<header><p class="kicker">MobileViT search · {escape(display_target(front.target))}{escape(budget)}</p>'
+        f"<h1>{escape(front.run)}</h1>{running}"
+        f'<section class="verdict" aria-label="Verdict"><p class="lead">{escape(sentences[0])}</p>{rest}'
+        f"</section>{_key_points(front)}</header>"
+    )
+
+
+def _key_points(front: FrontDocument) -> str:
+    """The ends of the front in large type."""
+    points = [point for point in front.front if point.plotted]
+    if not points:
+        return ""
+    ends = [("Most accurate", points[-1])] + ([("Fastest", points[0])] if len(points) > 1 else [])
+    tiles = "".join(
+        f"<div><dt>{label}</dt><dd><strong>{escape(top1_text(point))}</strong>"
+        f"<span>{escape(latency_text(point))}, {escape(count_text(point.params))} parameters</span>"
+        f"<span><code>{escape(point.ref or point.title)}</code></span></dd></div>"
+        for label, point in ends
+    )
+    tried = f"<span>{front.failed} failed, {front.rejected} proposals rejected before training</span>"
+    tiles += f"<div><dt>Candidates trained</dt><dd><strong>{front.trained}</strong>{tried}</dd></div>"
+    return f'<dl class="tiles">{tiles}</dl>'
+
+
+def _figures(front: FrontDocument, candidates: Sequence[Point]) -> str:
+    from mvit_search.analysis.figures import front_figure, progress_figure
+
+    drawn = _figure("front-figure", front_figure(front_figure_data(front, candidates)))
+    caption = (
+        "Bars across: interval of the latency. Bars upright: standard deviation over seeds. Point at a mark for"
+        " its facts; drag to zoom, double-click to return."
+    )
+    parts = [f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"]
+    worst_ms = front.hypervolume_reference.get("latency_ms")
+    if worst_ms and worst_ms > 0 and candidates:
+        grown = _figure("progress-figure", progress_figure(progress_data(candidates, worst_ms)))
+        parts.append(f"<figure>{grown}</figure>")
+    return _section("The front", "".join(parts))
+
+
+def _figure(identifier: str, figure: "go.Figure") -> str:
+    from mvit_search.analysis.figures import PLOT_CONFIG
+
+    return str(
+        figure.to_html(
+            full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=identifier, config=PLOT_CONFIG,
+            default_height=f"{figure.layout.height}px",
+        )
+    )  # fmt: skip
+
+
+def _front_section(front: FrontDocument) -> str:
+    found, presets = front_rows(front), baseline_rows(front)
+    if not found.entries and not presets.entries:
+        return ""
+    groups = [("Pareto front, fastest first", found.entries), ("Presets, trained by the same proxy", presets.entries)]
+    body = "".join(
+        f'<tbody><tr class="group"><th colspan="{len(found.columns)}" scope="rowgroup">{label}</th></tr>'
+        f"{''.join(map(_table_row, rows))}</tbody>"
+        for label, rows in groups
+        if rows
+    )
+    return _section("Front and presets", _scrolling(f"<table>{_head(found)}{body}</table>", "Front and presets"))
+
+
+def _table_row(row: TableRow) -> str:
+    cells = "".join(f"<td>{escape(cell)}</td>" for cell in row.cells[1:])
+    style = ' class="beats"' if row.beats else ""
+    return f'<tr{style}><th scope="row">{escape(row.cells[0])}</th>{cells}</tr>'
+
+
+def _head(table: Table) -> str:
+    return f"<thead><tr>{_column_heads(table.columns)}</tr></thead>"
+
+
+def _column_heads(columns: Iterable[str]) -> str:
+    return "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+
+
+def _architectures(front: FrontDocument) -> str:
+    shown = [point for point in front.front if point.config is not None]
+    if not shown:
+        return ""
+    blocks = "".join(_architecture(point, is_open=index == len(shown) - 1) for index, point in enumerate(shown))
+    return _section("Architectures", f"<p>Stage by stage; the most accurate is open.</p>{blocks}")
+
+
+def _architecture(point: Point, *, is_open: bool) -> str:
+    assert point.config is not None
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row.stage)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in stage_rows(point.config)
+    )
+    table = f"<table><thead><tr>{_column_heads(STAGE_COLUMNS)}</tr></thead><tbody>{rows}</tbody></table>"
+    height, width = point.config.image_size
+    facts = f"{top1_text(point)}, {latency_text(point)}, {count_text(point.params)} parameters"
+    config = escape(json.dumps(point.config.model_dump(mode="json"), indent=2))
+    return (
+        f"<details{' open' if is_open else ''}><summary><strong>{escape(point.title)}</strong>"
+        f" <span>{escape(facts)}</span></summary>{_scrolling(table, f'Stages of {point.title}')}"
+        f"<p>Input {height} × {width} pixels, activation {escape(point.config.activation)}.</p>"
+        f"<details><summary>Config as JSON</summary><pre>{config}</pre></details></details>"
+    )
+
+
+def _what_was_run(run: Mapping[str, Any], front: FrontDocument) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(fact.label)}</th><td>{escape(fact.text)}</td></tr>'
+        for fact in run_facts(run, front)
+    )
+    return _section("What was run", f'<table class="facts"><tbody>{rows}</tbody></table>')
+
+
+def _reproduce(run: Mapping[str, Any], front: FrontDocument) -> str:
+    pick = f"{front.run}/best"
+    export = (
+        f"<p>To take a network from it:</p><pre>mvit-search export {escape(pick)} --to corenet --out exported</pre>"
+    )
+    return _section(
+        "How to reproduce",
+        f"<pre>{escape(reproduce_command(run, f'{front.run}-again'))}</pre>"
+        "<p>The seed fixes what is proposed and trained on one machine; a time limit, another machine or several"
+        f" workers may change the order, and with it the result.</p>{export if front.front else ''}",
+    )
+
+
+def _limits(front: FrontDocument) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in limits_of_the_numbers(front))
+    return _section("Limits of the numbers", f"<ul>{items}</ul>")
+
+
+def _footer() -> str:
+    written = f"Written by mvit-search {escape(__version__)}. Architecture: MobileViT, arXiv 2110.02178."
+    return f"<footer><p>{written}</p></footer>"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _scrolling(table: str, label: str) -> str:
+    """A wide table scrolls by itself, by keyboard as well."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{table}</div>'
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

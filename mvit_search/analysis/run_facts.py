@@ -1,0 +1,152 @@
+"""`run.json` and the front document in words: what was run, how to run it again, what the numbers are worth."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mvit_search.analysis.comparison import seed_spread
+from mvit_search.analysis.front_document import FrontDocument, display_target
+from mvit_search.analysis.tables import count_text
+
+_STATES = {"running": "still running", "finished": "finished", "stopped": "stopped before its end"}
+# Settings that have a flag of the same name, or the flag that they have.
+_FLAGS = {
+    "budget": "budget", "target": "target", "space": "space", "data": "data", "trials": "trials", "time_s": "time",
+    "seed": "seed", "sampler": "sampler", "images": "images", "epochs": "epochs",
+}  # fmt: skip
+
+
+class Fact(NamedTuple):
+    """A label and what stands beside it."""
+
+    label: str
+    text: str
+
+
+def run_facts(run: Mapping[str, Any], document: FrontDocument) -> tuple[Fact, ...]:
+    """What was run. A fact that `run.json` does not hold is left out, not guessed."""
+    facts = (
+        Fact("Budget", _budget(run, document)),
+        Fact("Target", _target(document)),
+        Fact("Latency", "; ".join(document.latency_sources)),
+        Fact("Search space", _space(_part(run, "space"))),
+        Fact("Data", _data(_part(run, "data"))),
+        Fact("Proxy training", _pairs(_part(run, "recipe"))),
+        Fact("Candidates", _counts(document)),
+        Fact("Sampler and seed", _sampler(_part(run, "settings"))),
+        Fact("Versions", _pairs(_part(run, "versions"))),
+        Fact("Machine", _pairs(_part(run, "machine"))),
+        Fact("Code revision", str(run.get("git_revision") or "")),
+    )
+    return tuple(fact for fact in facts if fact.text)
+
+
+def reproduce_command(run: Mapping[str, Any], name: str) -> str:
+    """The command line that starts the same run again under `name`."""
+    settings = _part(run, "settings")
+    parts = ["mvit-search", "run"]
+    for key, flag in _FLAGS.items():
+        if settings.get(key) is not None:
+            parts += [f"--{flag}", _flag_value(key, settings[key])]
+    return shlex.join([*parts, "--name", name])
+
+
+def limits_of_the_numbers(document: FrontDocument) -> tuple[str, ...]:
+    """What a reader must not conclude, one sentence or two each."""
+    spread = seed_spread(document)
+    return (
+        _latency_limit(document),
+        "Top-1 comes from a short proxy training on held-out images of the data above. It is there to rank"
+        " candidates, not to say how accurate one would be after a full training.",
+        "Every accuracy comes from one training seed so far, so no difference can be told from the noise of training."
+        if spread is None
+        else f"Two trainings of the same network differ by about {100 * spread:.1f} points here (seed spread, pooled over"
+        " all rows with several seeds). Smaller differences are called indistinguishable.",
+        "The front is chosen from many candidates by the same figures that it shows, so its accuracies lean to the"
+        " lucky side. Train a pick in full before relying on it.",
+        "MACs count one multiply-add as one; papers print the same figure as FLOPs. Peak activations are computed"
+        " from the operator table for fp16 and one image, without a runtime's scratch space.",
+    )
+
+
+def _latency_limit(document: FrontDocument) -> str:
+    if document.latency_word == "measured":
+        return "Latency was measured; the interval is the 10th to the 90th percentile of the runs on that machine."
+    if document.latency_word == "predicted":
+        return (
+            "Latency is predicted from a model fitted to published measurements; nothing was run on the device. The"
+            " interval is the predictor's own 10th to 90th percentile. Intervals that overlap do not settle which"
+            " network is faster."
+        )
+    return "Latencies come from more than one kind of source; each row's hover text says which."
+
+
+def _budget(run: Mapping[str, Any], document: FrontDocument) -> str:
+    if document.budget is None:
+        return ""
+    classes = _part(run, "settings").get("num_classes")
+    counted = f", counted with {classes} classes" if classes else ""
+    return f"at most {count_text(document.budget)} parameters{counted}"
+
+
+def _target(document: FrontDocument) -> str:
+    if not document.target:
+        return ""
+    return f"{display_target(document.target)}, latency {document.latency_word or 'not known'}"
+
+
+def _space(space: Mapping[str, Any]) -> str:
+    if "name" not in space:
+        return ""
+    size = f", {space['candidates']:.3g} candidates" if isinstance(space.get("candidates"), (int, float)) else ""
+    return f"{space['name']}{size}" + (f", digest {str(space['digest'])[:12]}" if "digest" in space else "")
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    parts = [str(data["name"])] if "name" in data else []
+    counted = (("classes", "classes"), ("train_images", "training images"), ("held_out_images", "held-out images"))
+    parts += [f"{data[key]:,} {word}" for key, word in counted if isinstance(data.get(key), int)]
+    parts += [f"{data[key]}" for key in ("source",) if data.get(key)]
+    parts += [f"digest {str(data['digest'])[:12]}"] if data.get("digest") else []
+    return ", ".join(parts)
+
+
+def _counts(document: FrontDocument) -> str:
+    text = (
+        f"{document.trained} trained, {document.failed} failed; {document.rejected} proposals over a limit and"
+        f" {document.duplicates} duplicates cost no training; {_STATES.get(document.state, document.state)}"
+    )
+    return f"{text} (ended by: {document.ended_by})" if document.ended_by else text
+
+
+def _sampler(settings: Mapping[str, Any]) -> str:
+    parts = [str(settings["sampler"])] if settings.get("sampler") else []
+    parts += [f"search seed {settings['seed']}"] if settings.get("seed") is not None else []
+    parts += [f"front trained with {settings['final_seeds']} seeds each"] if settings.get("final_seeds") else []
+    return ", ".join(parts)
+
+
+def _pairs(part: Mapping[str, Any]) -> str:
+    """Plain values only; `batch_size` reads `batch size`."""
+    return ", ".join(
+        f"{str(key).replace('_', ' ')} {_plain(value)}"
+        for key, value in part.items()
+        if value is not None and not isinstance(value, Mapping)
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " × ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _flag_value(key: str, value: object) -> str:
+    return f"{value:g}s" if key == "time_s" and isinstance(value, (int, float)) else str(value)
+
+
+def _part(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = run.get(key)
+    return part if isinstance(part, Mapping) else {}

@@ -1,0 +1,72 @@
+"""What every exporter keeps to."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mvit_search.architecture import PRESETS, operators
+from mvit_search.errors import InputError, UnknownNameError
+from mvit_search.export import EXPORTERS, ExportResult, export, exporter_names
+from mvit_search.export._base import export_name
+
+CONFIG = PRESETS["mobilevit-xxs"]
+
+
+@pytest.mark.parametrize("to", EXPORTERS)
+def test_files_are_named_checked_and_ready_for_json(to: str, tmp_path: Path) -> None:
+    out = tmp_path / "not" / "yet"
+    result = export(CONFIG, "xxs", to, out, num_classes=10)
+
+    assert isinstance(result, ExportResult)
+    assert result.files
+    assert all(path.is_file() and path.parent == out for path in result.files)
+    assert set(out.iterdir()) == set(result.files)
+    assert result.checks["params"] == sum(op.params for op in operators(CONFIG, 10))
+    assert result.checks["config_round_trip"] is True
+    assert json.loads(json.dumps(result.checks)) == result.checks
+
+
+@pytest.mark.parametrize("to", EXPORTERS)
+def test_second_export_replaces_the_first(to: str, tmp_path: Path) -> None:
+    first = export(CONFIG, "same", to, tmp_path)
+    texts = [path.read_bytes() for path in first.files]
+    for path in first.files:
+        path.write_text("stale")
+
+    assert export(CONFIG, "same", to, tmp_path) == first
+    assert [path.read_bytes() for path in first.files] == texts
+
+
+@pytest.mark.parametrize("to", EXPORTERS)
+def test_folder_that_cannot_be_made_is_bad_input(to: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(InputError, match=r"out .*cannot be written"):
+        export(CONFIG, "xxs", to, tmp_path / "file" / "below")
+
+
+def test_unknown_destination_names_the_nearest(tmp_path: Path) -> None:
+    assert "corenet" in exporter_names()
+    with pytest.raises(UnknownNameError, match="did you mean 'corenet'"):
+        export(CONFIG, "xxs", "cornet", tmp_path)
+
+
+def test_class_count_below_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="num_classes 0"):
+        export(CONFIG, "xxs", "corenet", tmp_path, num_classes=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("first-run/12", "mvit_search_first_run_12"),
+        ("../../etc/passwd", "mvit_search_etc_passwd"),
+        # CoreNet takes files that end in _test.py for tests and leaves them out.
+        ("My Test", "mvit_search_my_test_model"),
+        ("поиск", f"mvit_search_{CONFIG.digest()[:12]}"),
+    ],
+)
+def test_names_become_identifiers(name: str, expected: str) -> None:
+    assert export_name(name, CONFIG) == expected
+    assert expected.isidentifier()

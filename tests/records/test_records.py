@@ -1,0 +1,187 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvit_search.architecture import PRESETS
+from mvit_search.errors import InputError, UnknownNameError
+from mvit_search.profile import cost
+from mvit_search.records import (
+    LatencyFact,
+    Record,
+    RunFolder,
+    best,
+    best_within,
+    find_run,
+    hypervolume,
+    knee,
+    pareto_front,
+    resolve,
+)
+
+
+def make_record(number: int, latency_ms: float, *top1: float, name: str | None = None) -> Record:
+    config = PRESETS["mobilevit-xs"].with_image_size(64 + number)
+    costs = cost(config)
+    return Record(
+        number=number,
+        name=name,
+        origin="sampler",
+        outcome="trained" if top1 else "failed",
+        digest=config.digest(),
+        config=config,
+        params=costs.params,
+        macs=costs.macs,
+        weight_bytes=costs.weight_bytes,
+        peak_activation_bytes=costs.peak_activation_bytes,
+        latency=LatencyFact(
+            ms=latency_ms,
+            low_ms=0.9 * latency_ms,
+            high_ms=1.1 * latency_ms,
+            source="predicted: x",
+            target="x",
+            protocol="p",
+        ),
+        top1_by_seed=dict(enumerate(top1)),
+        error=None if top1 else 'loss, "nan"\n',
+    )
+
+
+points = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), max_size=25)
+
+
+@given(points)
+def test_the_front_is_what_no_other_dominates(raw):
+    records = [make_record(i, float(ms), top1 / 20) for i, (ms, top1) in enumerate(raw)]
+    front = pareto_front(records)
+    values = {(r.latency.ms, r.top1) for r in records}
+    wanted = {
+        (ms, top1)
+        for ms, top1 in values
+        if not any((m <= ms and t >= top1) and (m, t) != (ms, top1) for m, t in values)
+    }
+    assert [(r.latency.ms, r.top1) for r in front] == sorted(wanted)
+
+
+@given(points)
+def test_hypervolume_equals_counting_cells(raw):
+    dominated = sum(any(ms <= x and top1 > y for ms, top1 in raw if ms < 20) for x in range(20) for y in range(20))
+    found = hypervolume([(float(ms), top1 / 20) for ms, top1 in raw], 20.0)
+    assert found == pytest.approx(dominated / 400)
+
+
+def test_failed_records_are_not_on_the_front():
+    assert pareto_front([make_record(0, 1.0), make_record(1, 2.0, 0.5)])[0].number == 1
+
+
+def test_mean_and_spread_over_seeds():
+    record = make_record(0, 1.0, 0.5, 0.7)
+    assert record.top1 == pytest.approx(0.6)
+    assert record.top1_std == pytest.approx(0.1414, abs=1e-4)
+    assert make_record(0, 1.0, 0.5).top1_std is None
+
+
+def test_best_knee_and_limit():
+    front = [make_record(0, 1.0, 0.2), make_record(1, 2.0, 0.8), make_record(2, 9.0, 0.9)]
+    assert best(front).number == 2
+    assert knee(front).number == 1
+    assert knee(front[:2]).number == 1
+    assert best_within(front, 3).number == 1
+    assert best_within(front, 0.5) is None
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "results" / "demo")
+    folder.path.mkdir(parents=True)
+    records = [
+        make_record(0, 4.0, 0.5, 0.6, name="mobilevit-xs"), make_record(1, 3.0, 0.4), make_record(2, 2.0),
+        make_record(3, 8.0, 0.9),
+    ]  # fmt: skip
+    folder.write_run({"settings": {}})
+    folder.write_results({"front": []}, records)
+    folder.kept = records
+    return folder
+
+
+def test_candidates_survive_the_file(folder):
+    assert list(folder.records()) == [r.model_copy(update={"error": r.error}) for r in folder.kept]
+
+
+def test_selectors(folder):
+    assert folder.select("2").number == 2
+    assert folder.select("best").number == 3
+    assert folder.select("@5ms").number == 0
+    assert folder.select("@3.5").number == 1
+    for selector, message in (
+        ("9", "the run has the numbers 0 to 3"),
+        ("@1ms", "the fastest on the front takes 3.00 ms"),
+        ("@0ms", "must be above zero"),
+        ("bset", "did you mean 'best'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            folder.select(selector)
+
+
+def test_references(folder, tmp_path):
+    results = folder.path.parent
+    assert resolve("mobilevit-s", results).config == PRESETS["mobilevit-s"]
+    assert resolve("demo/3", results).record.number == 3
+    assert resolve("demo/0", results).name == "mobilevit-xs"
+    assert resolve(f"{folder.path}/best", tmp_path / "elsewhere").record.number == 3
+    document = tmp_path / "mine.json"
+    document.write_text(json.dumps(PRESETS["mobilevit-xxs"].model_dump(mode="json")))
+    assert resolve(str(document), results).config == PRESETS["mobilevit-xxs"]
+    yaml_file = tmp_path / "mine.yaml"
+    yaml_file.write_text(document.read_text())
+    assert resolve(str(yaml_file), results).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("reference", "error", "message"),
+    [
+        ("mobilevit-m", UnknownNameError, "did you mean 'mobilevit-"),
+        ("demo", InputError, "say which candidate: demo/best"),
+        ("dmo/1", UnknownNameError, "did you mean 'demo'"),
+        ("nothing.json", InputError, "there is no such file"),
+    ],
+)
+def test_bad_references(folder, reference, error, message):
+    with pytest.raises(error, match=message):
+        resolve(reference, folder.path.parent)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "[" * 5000])
+def test_a_broken_config_file_is_one_line(tmp_path, text):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        resolve(str(path), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "ref\nx/1\n", "ref,config\nx/1,{}\n"])
+def test_a_broken_candidates_file_is_one_line(folder, text):
+    (folder.path / "candidates.csv").write_text(text)
+    if not text:
+        assert folder.records() == ()
+        return
+    with pytest.raises(InputError, match="cannot be read"):
+        folder.records()
+
+
+def test_an_interrupted_write_leaves_the_old_file(folder, monkeypatch):
+    before = (folder.path / "front.json").read_text()
+    monkeypatch.setattr("mvit_search._files.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        folder.write_results({"front": [1]}, folder.kept)
+    assert (folder.path / "front.json").read_text() == before
+    assert not list(folder.path.glob(".*.json*"))
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(UnknownNameError):
+        find_run("nothing", tmp_path)
+    with pytest.raises(InputError, match="is it the folder of a run"):
+        RunFolder(tmp_path).read_run()

@@ -1,0 +1,183 @@
+import json
+
+import pytest
+
+from mvit_search.architecture import PRESETS
+from mvit_search.errors import WorkError
+from mvit_search.profile.cost import params_of
+from mvit_search.records import RunFolder
+from mvit_search.search import Store
+from mvit_search.search.samplers import SAMPLERS
+from tests.search.fakes import FormulaEvaluator, Killed, search
+
+TINY_SPACE = """
+description: four candidates
+image_size: [64, 64]
+stem_channels: 16
+head_expansion: 2
+activation: silu
+stages:
+  - {kind: conv, out_channels: {choices: [16, 24]}, num_blocks: {low: 1, high: 2}, stride: 2, expand_ratio: 2}
+"""
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_contract_of_every_sampler(tmp_path, sampler):
+    """Trains what was asked, never over budget, nothing twice, presets first, and the same again with the same seed."""
+    evaluator, again = FormulaEvaluator(), FormulaEvaluator()
+    document = search(tmp_path / "a", evaluator, sampler=sampler, trials=16, budget=2_500_000)
+    records = RunFolder(tmp_path / "a").records()
+    assert document["trained"] == len(records) == 16
+    assert all(params_of(record.config) <= 2_500_000 for record in records)
+    assert [record.name for record in records[:3]] == ["mobilevit-xxs", "mobilevit-xs", None]
+    assert len(set(evaluator.done)) == len(evaluator.done)
+    search(tmp_path / "b", again, sampler=sampler, trials=16, budget=2_500_000)
+    assert again.done == evaluator.done
+
+
+def test_the_front_has_every_seed_and_the_presets_stand_beside_it(tmp_path):
+    document = search(tmp_path / "run", trials=12, budget=3_000_000, final_seeds=3)
+    assert document["state"] == "finished"
+    assert document["ended_by"] == "trials"
+    assert all(len(row["top1_by_seed"]) == 3 and row["top1_std"] > 0 for row in document["front"])
+    outcomes = {row["name"]: row["outcome"] for row in document["baselines"]}
+    assert outcomes == {"mobilevit-xxs": "trained", "mobilevit-xs": "trained", "mobilevit-s": "over budget"}
+    trained = [row for row in document["baselines"] if row["outcome"] == "trained"]
+    assert all(len(row["top1_by_seed"]) == 3 for row in trained)
+    over = document["baselines"][2]
+    assert over["top1"] is None
+    assert over["latency_ms"] > 0
+    latencies = [row["latency_ms"] for row in document["front"]]
+    accuracies = [row["top1"] for row in document["front"]]
+    assert latencies == sorted(latencies)
+    assert accuracies == sorted(accuracies)
+    assert json.loads((tmp_path / "run" / "front.json").read_text()) == document
+    assert 0 < document["hypervolume"] < 1
+
+
+def test_the_first_generation_spreads_over_the_budget(tmp_path):
+    search(tmp_path / "run", trials=40, final_seeds=1)
+    sizes = sorted(r.params for r in RunFolder(tmp_path / "run").records() if r.origin == "initial")
+    assert len(sizes) == 13 - 3
+    assert sizes[0] < 1_500_000
+    assert sizes[-1] > 4_000_000
+
+
+def test_rejected_proposals_cost_no_training_and_keep_their_constraint(tmp_path):
+    evaluator = FormulaEvaluator()
+    document = search(tmp_path / "run", evaluator, trials=30, budget=1_500_000, final_seeds=1, sampler="random")
+    assert document["rejected"] > 50
+    assert len(evaluator.done) == 30
+    with Store.open(RunFolder(tmp_path / "run")) as store:
+        rejected = [t for t in store.study.trials if t.user_attrs.get("outcome") == "rejected"]
+        assert len(rejected) == document["rejected"]
+        assert all(t.values[0] == 0.0 and t.constraints["params"] > 0 for t in rejected)
+
+
+def test_presets_outside_the_space_are_trained_at_its_resolution(tmp_path):
+    document = search(tmp_path / "run", space="mobilevit-mini", trials=8)
+    assert [row["name"] for row in document["baselines"]] == list(PRESETS)
+    assert all(row["config"]["image_size"] == [64, 64] and row["top1"] for row in document["baselines"])
+    assert document["trained"] == 8
+
+
+def test_a_space_that_is_used_up_ends_the_run(tmp_path):
+    space = tmp_path / "tiny.yaml"
+    space.write_text(TINY_SPACE)
+    evaluator = FormulaEvaluator()
+    document = search(tmp_path / "run", evaluator, space=str(space), trials=50, final_seeds=1)
+    assert document["ended_by"] == "space exhausted"
+    assert document["trained"] == 3 + 4
+    assert document["duplicates"] > 0
+    assert len(set(evaluator.done)) == len(evaluator.done) == 7
+
+
+def test_a_failing_candidate_is_recorded_and_the_run_goes_on(tmp_path):
+    bad = PRESETS["mobilevit-xs"].digest()
+    evaluator = FormulaEvaluator(fails=lambda config, seed: config.digest() == bad)
+    document = search(tmp_path / "run", evaluator, trials=10, final_seeds=2)
+    records = RunFolder(tmp_path / "run").records()
+    assert document["failed"] == 1
+    assert document["trained"] == 9
+    assert (records[1].outcome, records[1].error) == ("failed", "loss is nan in epoch 1")
+    assert sum(digest == bad for digest, _ in evaluator.done) == 1
+    assert document["baselines"][1]["outcome"] == "failed"
+
+
+def test_a_candidate_that_fails_with_a_later_seed_leaves_the_front(tmp_path):
+    document = search(tmp_path / "run", FormulaEvaluator(fails=lambda config, seed: seed == 1), trials=6, final_seeds=2)
+    assert document["front"] == []
+    assert document["failed"] == 6
+
+
+def test_a_run_in_which_all_fail_says_why(tmp_path):
+    with pytest.raises(WorkError, match="none of 4 candidates could be trained: loss is nan in epoch 1"):
+        search(tmp_path / "run", FormulaEvaluator(fails=lambda config, seed: True), trials=4)
+
+
+def test_the_time_limit_keeps_a_third_for_the_finals(tmp_path):
+    evaluator = FormulaEvaluator()
+    document = search(tmp_path / "run", evaluator, trials=1000, time_s=30, clock=lambda: float(len(evaluator.done)))
+    assert document["ended_by"] == "time"
+    assert document["state"] == "finished"
+    searched = sum(seed == 0 for _, seed in evaluator.done)
+    assert 20 <= searched <= 22
+    assert 28 <= len(evaluator.done) <= 30
+
+
+def test_an_interrupt_keeps_everything_and_the_run_carries_on(tmp_path):
+    first = FormulaEvaluator(interrupt_at=7)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "run", first, trials=12)
+    stopped = json.loads((tmp_path / "run" / "front.json").read_text())
+    assert (stopped["state"], stopped["ended_by"], stopped["trained"]) == ("stopped", "interrupt", 7)
+    second = FormulaEvaluator()
+    document = search(tmp_path / "run", second, trials=12)
+    assert document["trained"] == 12
+    assert not set(first.done) & set(second.done)
+
+
+def test_a_finished_run_again_trains_nothing_and_more_trials_go_on(tmp_path):
+    first = search(tmp_path / "run", trials=10)
+    idle = FormulaEvaluator()
+    assert search(tmp_path / "run", idle, trials=10) == first
+    assert idle.done == []
+    assert search(tmp_path / "run", FormulaEvaluator(), trials=14)["trained"] == 14
+
+
+@pytest.mark.parametrize("kill_at", [0, 1, 5, 9, 14, 17])
+def test_killed_in_training_then_resumed_equals_uninterrupted(tmp_path, kill_at):
+    whole = FormulaEvaluator()
+    wanted = search(tmp_path / "whole", whole, trials=14, budget=2_500_000)
+    killed, resumed = FormulaEvaluator(kill_at=kill_at), FormulaEvaluator()
+    with pytest.raises(Killed):
+        search(tmp_path / "run", killed, trials=14, budget=2_500_000)
+    found = search(tmp_path / "run", resumed, trials=14, budget=2_500_000)
+    assert killed.done + resumed.done == whole.done
+    assert _without_place(found) == _without_place(wanted)
+
+
+@pytest.mark.parametrize("line", [3, 20, 41, 60, 75, 90, 120, 150, 200, 260])
+@pytest.mark.parametrize("torn", [False, True], ids=["whole line", "torn line"])
+def test_killed_while_writing_then_resumed_equals_uninterrupted(tmp_path, line, torn):
+    """The journal as any kill can leave it: cut after a line, or within one."""
+    whole = FormulaEvaluator()
+    wanted = search(tmp_path / "whole", whole, trials=12, budget=2_500_000)
+    journal = (tmp_path / "whole" / "study.journal").read_bytes().splitlines(keepends=True)
+    line = min(line, len(journal) - 1)
+    run = tmp_path / "run"
+    run.mkdir()
+    cut = b"".join(journal[:line]) + (journal[line][:15] if torn else b"")
+    (run / "study.journal").write_bytes(cut)
+    (run / "study.journal.lock").touch()
+    resumed = FormulaEvaluator()
+    found = search(run, resumed, trials=12, budget=2_500_000)
+    assert _without_place(found) == _without_place(wanted)
+    known = sum(b'"candidate:' in entry for entry in journal[:line])
+    assert len(resumed.done) == len(whole.done) - known
+
+
+def _without_place(document):
+    """The document without what says where, and without proposals discarded by the kill."""
+    text = json.dumps({k: v for k, v in document.items() if k not in ("run", "directory")})
+    return json.loads(text.replace('"whole/', '"run/'))

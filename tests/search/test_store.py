@@ -1,0 +1,73 @@
+import multiprocessing
+import os
+
+import pytest
+
+from mvit_search.errors import ConflictError, InputError
+from mvit_search.records import RunFolder
+from mvit_search.search import Store
+from tests.search.fakes import search
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"budget": 5_000_000}, "budget 6000000, not 5000000"),
+        ({"seed": 1}, "seed 0, not 1"),
+        ({"sampler": "random"}, "sampler 'nsga2', not 'random'"),
+        ({"space": "mobilevit-mini"}, "space 'mobilevit "),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path, change, what):
+    search(tmp_path / "run", trials=4, final_seeds=1)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ConflictError, match=what):
+        search(tmp_path / "run", trials=4, **{"final_seeds": 1, **change})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def _hold(path, held, release):
+    with Store.open(RunFolder(path)):
+        held.set()
+        release.wait(30)
+
+
+def test_a_run_that_is_alive_elsewhere_is_refused(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(tmp_path / "run", held, release))
+    process.start()
+    try:
+        assert held.wait(30)
+        with pytest.raises(ConflictError, match=f"in use by another run .process {process.pid}."):
+            Store.open(RunFolder(tmp_path / "run"))
+    finally:
+        release.set()
+        process.join(30)
+    Store.open(RunFolder(tmp_path / "run")).close()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        Store.open(RunFolder(tmp_path / "file" / "run"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a read-only file system to write to")
+def test_a_read_only_file_system():
+    from pathlib import Path
+
+    with pytest.raises(InputError, match="cannot be written"):
+        Store.open(RunFolder(Path("/proc/self/run")))
+
+
+@pytest.mark.parametrize("text", ["garbage\n", '{"op_code": 99}\n', "{}\n"])
+def test_a_study_file_that_is_none(tmp_path, text):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "study.journal").write_text(text)
+    with pytest.raises(InputError, match="holds a study that cannot be read"):
+        Store.open(RunFolder(run))
+    assert (run / "study.journal").read_text() == text
+    with pytest.raises(InputError, match="holds a study that cannot be read"):
+        Store.open(RunFolder(run))
