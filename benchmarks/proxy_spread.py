@@ -14,10 +14,12 @@ import statistics
 import time
 
 from mvit_search._quantities import format_count
-from mvit_search.architecture import MobileViTConfig, operators, preset
+from mvit_search.architecture import MobileViTConfig, preset
 from mvit_search.data import load_data
+from mvit_search.profile.cost import params_of
 from mvit_search.proxy import default_recipe, train
-from mvit_search.space import SearchSpace, load_space
+from mvit_search.search.proposals import draw_fitting
+from mvit_search.space import load_space
 
 SMALLEST, LARGEST = 0.6e6, 6e6
 
@@ -36,10 +38,10 @@ def main() -> None:
         start = time.perf_counter()
         top1 = [100 * train(config, data, recipe, seed=seed, threads=arguments.threads).top1 for seed in seeds]
         seconds = (time.perf_counter() - start) / len(seeds)
-        rows.append((params(config), top1))
+        rows.append((params_of(config), top1))
         shown = "".join(f"{value:7.1f}" for value in top1)
         mean, std = statistics.mean(top1), statistics.stdev(top1)
-        print(f"{name:<15}{format_count(params(config)):>8}  {shown}{mean:7.1f}{std:6.1f}{seconds:8.1f}", flush=True)
+        print(f"{name:<15}{format_count(params_of(config)):>8}  {shown}{mean:7.1f}{std:6.1f}{seconds:8.1f}", flush=True)
     report([top1 for _, top1 in rows], [count for count, _ in rows])
 
 
@@ -51,34 +53,20 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def drawn(count: int) -> dict[str, MobileViTConfig]:
-    """Candidates of the default space with sizes spread evenly, on a log scale, from 0.6 M to 6 M parameters."""
+    """Candidates as a run's first generation draws them, with limits spread over 0.6 M to 6 M parameters."""
     space, rng = load_space("mobilevit"), random.Random(0)
     step = math.log(LARGEST / SMALLEST) / count
     limits = [SMALLEST * math.exp(step * (index + 1)) for index in range(count)]
-    return {f"drawn<{limit / 1e6:.1f}M": draw_below(limit, space, rng) for limit in limits}
-
-
-def draw_below(limit: float, space: SearchSpace, rng: random.Random) -> MobileViTConfig:
-    """A uniform draw, one random dimension lowered at a time until it has at most `limit` parameters."""
-    values = space.draw(rng)
-    while params(space.config(values)) > limit:
-        smaller = space.shrink(values, rng)
-        if smaller is None:
-            break
-        values = smaller
-    return space.config(values)
-
-
-def params(config: MobileViTConfig) -> int:
-    """Parameters with 1000 classes, as the budget counts them."""
-    return sum(op.params for op in operators(config))
+    configs = [space.config(draw_fitting(space, lambda c, most=limit: params_of(c) <= most, rng)) for limit in limits]  # type: ignore[misc]
+    return {f"drawn<{limit / 1e6:.1f}M": config for limit, config in zip(limits, configs, strict=True)}
 
 
 def report(top1: list[list[float]], sizes: list[float]) -> None:
     means = [statistics.mean(row) for row in top1]
     between = statistics.stdev(means)
     within = math.sqrt(statistics.mean(statistics.variance(row) for row in top1))
-    print(f"spread between candidates (std of means): {between:.2f} points; range {min(means):.1f} to {max(means):.1f} %")
+    print(f"spread between candidates (std of means): {between:.2f} points")
+    print(f"lowest and highest mean: {min(means):.1f} and {max(means):.1f} %")
     print(f"spread between seeds of one candidate (pooled std): {within:.2f} points")
     pairs = [[row[seed] for row in top1] for seed in range(2)]
     print(f"rank correlation: seed 0 with seed 1 {rank_correlation(*pairs):.2f}", end=", ")

@@ -53,7 +53,7 @@ def load_pages() -> dict[str, ModuleType]:
 def _layout(pages: dict[str, ModuleType]) -> Callable[[], Component]:
     def layout() -> Component:
         links = [dcc.Link(page.TITLE, href=path) for path, page in pages.items()]
-        bar = html.Div([html.Span("mvit-search", className="brand"), html.Nav(links, **{"aria-label": "Pages"})])
+        bar = html.Div([html.Span("mvit-search", className="brand"), html.Nav(links)])
         return html.Div([
             dcc.Location(id="location", refresh=False),
             html.Header(bar, className="bar"),
@@ -64,7 +64,7 @@ def _layout(pages: dict[str, ModuleType]) -> Callable[[], Component]:
 
 
 def _register_navigation(app: Dash, pages: dict[str, ModuleType], results_dir: Path) -> None:
-    @app.callback(Output("page", "children"), Input("location", "pathname"))  # type: ignore[untyped-decorator, unused-ignore]
+    @app.callback(Output("page", "children"), Input("location", "pathname"))
     def show(pathname: str | None) -> Component:
         page = pages.get(pathname or "/")
         if page is None:

@@ -4,10 +4,10 @@ import re
 
 from mvit_search.errors import InputError
 
-_COUNT = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-_BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_MILLISECONDS = {"": 1, "ms": 1, "us": 1e-3, "s": 1e3}
-_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_COUNT: dict[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+_BYTES: dict[str, float] = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_MILLISECONDS: dict[str, float] = {"": 1, "ms": 1, "us": 1e-3, "s": 1e3}
+_SECONDS: dict[str, float] = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
@@ -36,11 +36,7 @@ def format_count(number: float) -> str:
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         # 0.9995 so that 999_999 becomes 1.00M and not 1000k.
         if abs(number) >= 0.9995 * limit:
-            return (
-                f"{number / limit:.3g}{suffix}"
-                if abs(number) >= 100 * limit
-                else f"{number / limit:.2f}{suffix}"
-            )
+            return f"{number / limit:.3g}{suffix}" if abs(number) >= 100 * limit else f"{number / limit:.2f}{suffix}"
     return f"{number:.0f}"
 
 
@@ -69,9 +65,7 @@ def _parse(text: str, field: str, units: dict[str, float], example: str, smalles
     unit = match[2].lower()
     if unit not in units:
         known = ", ".join(u for u in units if u)
-        raise InputError(
-            field, text, f"has the unknown unit {match[2]!r} (known: {known})", f"write it like {example}"
-        )
+        raise InputError(field, text, f"has the unknown unit {match[2]!r} (known: {known})", f"write it like {example}")
     value = float(match[1]) * units[unit]
     if not smallest <= value < 1e18 or value == 0:
         raise InputError(field, text, "must be above zero and below 1e18", f"write it like {example}")

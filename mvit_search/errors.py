@@ -48,9 +48,7 @@ class MissingExtraError(InputError):
     """An optional dependency is missing; names the extra that brings it."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(
-            feature, None, "needs a package that is not installed", f"pip install 'mvit-search[{extra}]'"
-        )
+        super().__init__(feature, None, "needs a package that is not installed", f"pip install 'mvit-search[{extra}]'")
 
 
 class WorkError(MvitSearchError):

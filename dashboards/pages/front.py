@@ -55,7 +55,7 @@ def layout(results_dir: Path) -> Component:
         html.Div(id="verdict", className="verdict"),
         dcc.Graph(id="front-figure", style=_NO_FIGURE, config=PLOT_CONFIG),
         html.Div(id="front-table"),
-        html.Section(id="candidate", className="candidate", **{"aria-label": "Picked candidate"}),
+        html.Section(id="candidate", className="candidate", **_labelled("Picked candidate")),
         html.Div(id="facts"),
         dcc.Store(id="picked"),
         dcc.Store(id="shown"),
@@ -166,21 +166,21 @@ def _table(front: FrontDocument, picked: str | None) -> Component:
         html.Div(
             html.Table([
                 html.Thead(html.Tr([html.Th(column, scope="col") for column in found.columns])),
-                _group("Pareto front, fastest first", found, picked, buttons=True),
-                # A preset on the front has its button there; two buttons of one identity are an error in Dash.
-                _group("Presets beside it", presets, picked, buttons=False),
+                _group("Pareto front, fastest first", found, picked, has_button=frozenset()),
+                # Two buttons of one identity are an error in Dash, so one on the front has its button there.
+                _group("Presets beside it", presets, picked, has_button=frozenset(row.ref for row in found.entries)),
             ]),
-            className="scroll", role="region", tabIndex=0, **{"aria-label": "Front and presets"},
+            className="scroll", role="region", tabIndex=0, **_labelled("Front and presets"),
         ),
     ])  # fmt: skip
 
 
-def _group(title: str, table: Table, picked: str | None, *, buttons: bool) -> Component:
+def _group(title: str, table: Table, picked: str | None, *, has_button: frozenset[str | None]) -> Component:
     head = html.Tr(html.Th(title, colSpan=len(table.columns), scope="rowgroup"), className="group")
     rows: list[Component] = []
     for row in table.entries:
         name: Any = row.cells[0]
-        if buttons and row.ref:
+        if row.ref and row.ref not in has_button:
             name = html.Button(name, id={"pick": row.ref}, type="button", className="pick")
         marks = [mark for mark, on in (("beats", row.beats), ("picked", row.ref == picked)) if on]
         cells = [html.Td(cell) for cell in row.cells[1:]]
@@ -201,18 +201,17 @@ def _candidate(point: Point | None, folder: RunFolder, results_dir: Path) -> lis
     ]
     tiles = [html.Div([html.Dt(label), html.Dd(text)]) for label, text in cells]
     command = export_command(point, folder, results_dir)
-    stages = html.Table([
-        html.Thead(html.Tr([html.Th(column, scope="col") for column in STAGE_COLUMNS])),
-        html.Tbody([html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in stage_rows(point.config)]),
-    ])  # fmt: skip
+    rows = [html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in stage_rows(point.config)]
+    head = html.Thead(html.Tr([html.Th(column, scope="col") for column in STAGE_COLUMNS]))
+    stages = html.Table([head, html.Tbody(rows)])
     return [
-        html.H2(point.title if point.name is None else f"{point.title} ({point.ref})"),
+        html.H2(point.title),
         html.Dl(tiles, className="tiles"),
         html.P(point.latency_source, className="hint"),
         html.H3("Take it"),
         _copyable("command", command),
         html.H3("Stages"),
-        html.Div(stages, className="scroll", role="region", tabIndex=0, **{"aria-label": "Stages"}),
+        html.Div(stages, className="scroll", role="region", tabIndex=0, **_labelled("Stages")),
         html.Details([html.Summary("Config as JSON"), _copyable("config", config)]),
     ]
 
@@ -233,6 +232,11 @@ def _copyable(identifier: str, text: str) -> Component:
 def _message(text: str) -> tuple[Any, ...]:
     """The nine outputs of `show` with a notice alone; the timer goes on, for the files may come."""
     return [], [html.P(text, className="notice")], {}, _NO_FIGURE, [], [], [], False, None
+
+
+def _labelled(text: str) -> dict[str, Any]:
+    """The attribute whose name is no Python word."""
+    return {"aria-label": text}
 
 
 def _no_runs(results_dir: Path) -> Component:

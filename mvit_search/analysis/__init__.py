@@ -13,6 +13,6 @@ from mvit_search.analysis.tables import Table, TableRow, baseline_table, front_t
 __all__ = [
     "STAGE_COLUMNS", "Comparison", "FrontDocument", "FrontFigureData", "Point", "ProgressData", "StageRow",
     "Table", "TableRow", "baseline_table", "candidate_points", "comparisons", "front_figure_data",
-    "front_table", "progress_data", "read_document", "report_html", "seed_spread", "stage_rows", "stage_summary", "verdict",
-    "verdict_sentences", "write_report",
+    "front_table", "progress_data", "read_document", "report_html", "seed_spread", "stage_rows", "stage_summary",
+    "verdict", "verdict_sentences", "write_report",
 ]  # fmt: skip

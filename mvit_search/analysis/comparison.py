@@ -97,7 +97,7 @@ def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison,
     at_latency = f"at equal or lower {document.latency_word} latency".replace("  ", " ")
     higher = [pair for pair in pairs if pair.difference > 0]
     if not higher and any(point.same_network(baseline) for point in document.front):
-        return f"{name} is on the front itself: nothing found is as fast and more accurate."
+        return f"{name} is on the front itself: nothing found is as fast and more accurate.{_faster_and_level(pairs)}"
     if not higher:
         which = "The one front point is not" if total == 1 else f"None of the {total} front points is"
         return f"{which} more accurate than {name} {at_latency}.{_faster_and_level(pairs)}"
@@ -139,6 +139,8 @@ def _level_with_best(document: FrontDocument) -> tuple[str, ...]:
     if spread is None or len(points) < 2:
         return ()
     best = max(points, key=lambda p: p.top1 or 0.0)
+    if best.name is not None:  # A preset: its own sentence says it already.
+        return ()
     level = [p for p in points if p is not best and (best.top1 or 0.0) - (p.top1 or 0.0) <= spread]
     if not level:
         return ()

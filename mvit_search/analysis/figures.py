@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -13,7 +14,8 @@ BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#8A939C"
 _PALE = {BLUE: "rgba(0,114,178,0.42)", VERMILLION: "rgba(213,94,0,0.5)"}
 INK, GRID = "#20262D", "#E3E7EB"
 # plotly 7 offers by default to upload the figure to a service; nothing here leaves the machine.
-PLOT_CONFIG = {
+# `Any`: Dash wants a typed dictionary of its own, plotly a plain one.
+PLOT_CONFIG: Any = {
     "responsive": True,
     "displaylogo": False,
     "showSendToCloud": False,

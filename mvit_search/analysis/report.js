@@ -1,20 +1,36 @@
 // The figures follow the page's light or dark colours; on paper they are light.
 (function () {
   "use strict";
-  var dark = window.matchMedia("(prefers-color-scheme: dark)");
+  var light = ["#0072B2", "rgba(0,114,178,0.42)", "#D55E00", "rgba(213,94,0,0.5)"];
+  var dark = ["#56B4E9", "rgba(86,180,233,0.6)", "#FF8F45", "rgba(255,143,69,0.65)"];
+  var parts = ["line", "marker", "error_x", "error_y", "textfont"];
+  var prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
+
+  function recolour(figure, from, to) {
+    figure.data.forEach(function (trace, index) {
+      var change = {};
+      parts.forEach(function (part) {
+        var place = trace[part] ? from.indexOf(trace[part].color) : -1;
+        if (place >= 0) change[part + ".color"] = to[place];
+      });
+      Plotly.restyle(figure, change, [index]);
+    });
+  }
+
   function paint(isDark) {
-    var ink = isDark ? "#e4e8ec" : "#20262d";
     var grid = isDark ? "#333b43" : "#e3e7eb";
     document.querySelectorAll(".js-plotly-plot").forEach(function (figure) {
+      recolour(figure, isDark ? light : dark, isDark ? dark : light);
       Plotly.relayout(figure, {
-        "font.color": ink,
+        "font.color": isDark ? "#e4e8ec" : "#20262d",
         "xaxis.gridcolor": grid,
         "yaxis.gridcolor": grid,
       });
     });
   }
-  if (dark.matches) paint(true);
-  dark.addEventListener("change", function () { paint(dark.matches); });
+
+  if (prefersDark.matches) paint(true);
+  prefersDark.addEventListener("change", function () { paint(prefersDark.matches); });
   window.addEventListener("beforeprint", function () { paint(false); });
-  window.addEventListener("afterprint", function () { paint(dark.matches); });
+  window.addEventListener("afterprint", function () { paint(prefersDark.matches); });
 })();

@@ -60,8 +60,9 @@ def limits_of_the_numbers(document: FrontDocument) -> tuple[str, ...]:
         " candidates, not to say how accurate one would be after a full training.",
         "Every accuracy comes from one training seed so far, so no difference can be told from the noise of training."
         if spread is None
-        else f"Two trainings of the same network differ by about {100 * spread:.1f} points here (seed spread, pooled over"
-        " all rows with several seeds). Smaller differences are called indistinguishable.",
+        else f"Two trainings of the same network differ by about {100 * spread:.1f} points here (seed spread: standard"
+        " deviation of such a difference, pooled over all rows with several seeds). Differences up to that are called"
+        " indistinguishable; one somewhat larger is still no proof.",
         "The front is chosen from many candidates by the same figures that it shows, so its accuracies lean to the"
         " lucky side. Train a pick in full before relying on it.",
         "MACs count one multiply-add as one; papers print the same figure as FLOPs. Peak activations are computed"

@@ -31,9 +31,7 @@ class ConvNorm(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         padding = kernel_size // 2
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
-        )
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
         self.activation = activation(act) if act else nn.Identity()
 
@@ -87,9 +85,7 @@ class TransformerLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attention = Attention(dim, stage.num_heads)
         self.norm2 = nn.LayerNorm(dim)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, stage.ffn_dim), activation(act), nn.Linear(stage.ffn_dim, dim)
-        )
+        self.ffn = nn.Sequential(nn.Linear(dim, stage.ffn_dim), activation(act), nn.Linear(stage.ffn_dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -123,16 +119,16 @@ class MobileViTBlock(nn.Module):
         if patched != (height, width):
             y = F.interpolate(y, size=(height, width), mode="bilinear", align_corners=False)
         y = self.from_dim(y)
-        return self.fuse(torch.cat((x, y), dim=1)) if self.fuse is not None else y
+        if self.fuse is not None:
+            y = self.fuse(torch.cat((x, y), dim=1))
+        return y
 
 
 def unfold(x: Tensor, patch_h: int, patch_w: int) -> Tensor:
     """(B, d, H, W) -> (B*P, N, d); the patch must divide H and W. No tensor on the way has rank above 4."""
     batch, dim, height, width = x.shape
     rows, columns = height // patch_h, width // patch_w
-    x = x.reshape(batch * dim * rows, patch_h, columns, patch_w).transpose(
-        1, 2
-    )  # (B*d*rows, columns, ph, pw)
+    x = x.reshape(batch * dim * rows, patch_h, columns, patch_w).transpose(1, 2)  # (B*d*rows, columns, ph, pw)
     x = x.reshape(batch, dim, rows * columns, patch_h * patch_w).transpose(1, 3)  # (B, P, N, d)
     return x.reshape(batch * patch_h * patch_w, rows * columns, dim)
 

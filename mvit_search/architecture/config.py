@@ -83,15 +83,11 @@ class MobileViTStage(_Frozen):
     @model_validator(mode="after")
     def _buildable(self) -> Self:
         if self.transformer_dim % self.num_heads:
-            raise ValueError(
-                f"transformer_dim {self.transformer_dim} must be divisible by num_heads {self.num_heads}"
-            )
+            raise ValueError(f"transformer_dim {self.transformer_dim} must be divisible by num_heads {self.num_heads}")
         if self.conv_kernel_size % 2 == 0:
             raise ValueError(f"conv_kernel_size {self.conv_kernel_size} must be odd")
         if self.ffn_dim < 1:
-            raise ValueError(
-                f"ffn_ratio {self.ffn_ratio} of transformer_dim {self.transformer_dim} leaves no channel"
-            )
+            raise ValueError(f"ffn_ratio {self.ffn_ratio} of transformer_dim {self.transformer_dim} leaves no channel")
         return self
 
     @property
@@ -150,9 +146,7 @@ class MobileViTConfig(_Frozen):
 
     def with_image_size(self, height: int, width: int | None = None) -> "MobileViTConfig":
         """The same network at another resolution (validated)."""
-        return parse_config(
-            {**self.model_dump(), "image_size": (height, width or height)}, source="image_size"
-        )
+        return parse_config({**self.model_dump(), "image_size": (height, width or height)}, source="image_size")
 
 
 def parse_config(data: object, source: str = "config") -> MobileViTConfig:
@@ -168,9 +162,7 @@ def parse_config(data: object, source: str = "config") -> MobileViTConfig:
     try:
         return MobileViTConfig.model_validate(data)
     except ValidationError as error:
-        raise validation_input_error(
-            error, source, known_fields(MobileViTConfig, ConvStage, MobileViTStage)
-        ) from None
+        raise validation_input_error(error, source, known_fields(MobileViTConfig, ConvStage, MobileViTStage)) from None
 
 
 def known_fields(*models: type[BaseModel]) -> list[str]:

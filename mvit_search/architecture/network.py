@@ -27,9 +27,7 @@ class MobileViT(nn.Module):
     kaiming-normal convolutions, truncated-normal (0.02) linear layers, zero biases.
     """
 
-    def __init__(
-        self, config: MobileViTConfig, num_classes: int = 1000, *, head_dropout: float = 0.0
-    ) -> None:
+    def __init__(self, config: MobileViTConfig, num_classes: int = 1000, *, head_dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         self.stem = ConvNorm(3, config.stem_channels, kernel_size=3, stride=2, act=config.activation)

@@ -70,11 +70,7 @@ def operators(config: MobileViTConfig, num_classes: int = 1000) -> tuple[Op, ...
     table.end_block(x)
     for index, stage in enumerate(config.stages):
         table.stage = f"stages.{index}"
-        x = (
-            _conv_stage(table, x, stage)
-            if isinstance(stage, ConvStage)
-            else _mobilevit_stage(table, x, stage)
-        )
+        x = _conv_stage(table, x, stage) if isinstance(stage, ConvStage) else _mobilevit_stage(table, x, stage)
     table.stage = "head"
     x = table.conv("head.conv", x, table.ops[x].shape, config.head_channels, kernel=1)
     x = table.activation("head.activation", x)
@@ -141,9 +137,7 @@ class _Table:
         params = kernel_numbers + (2 * out_channels if norm else 0)
         weights = kernel_numbers + (out_channels if norm else 0)
         macs = kernel_numbers * shape[1] * shape[2]
-        self.ops.append(
-            Op(name, "conv", self.stage, (x,), in_shape, shape, params, weights, macs, self.stride, False)
-        )
+        self.ops.append(Op(name, "conv", self.stage, (x,), in_shape, shape, params, weights, macs, self.stride, False))
         return len(self.ops) - 1
 
     def linear(self, name: str, x: int, out_features: int) -> int:
@@ -152,25 +146,19 @@ class _Table:
         numbers = in_shape[-1] * out_features
         params = numbers + out_features
         macs = numbers * math.prod(in_shape[:-1])
-        self.ops.append(
-            Op(name, "linear", self.stage, (x,), in_shape, shape, params, params, macs, self.stride, False)
-        )
+        self.ops.append(Op(name, "linear", self.stage, (x,), in_shape, shape, params, params, macs, self.stride, False))
         return len(self.ops) - 1
 
     def layer_norm(self, name: str, x: int) -> int:
         shape = self.ops[x].shape
         params = 2 * shape[-1]
-        self.ops.append(
-            Op(name, "layer_norm", self.stage, (x,), shape, shape, params, params, 0, self.stride, False)
-        )
+        self.ops.append(Op(name, "layer_norm", self.stage, (x,), shape, shape, params, params, 0, self.stride, False))
         return len(self.ops) - 1
 
     def matmul(self, name: str, a: int, b: int, inner: int, shape: Shape) -> int:
         in_shape = self.ops[a].shape
         macs = inner * math.prod(shape)
-        self.ops.append(
-            Op(name, "matmul", self.stage, (a, b), in_shape, shape, 0, 0, macs, self.stride, False)
-        )
+        self.ops.append(Op(name, "matmul", self.stage, (a, b), in_shape, shape, 0, 0, macs, self.stride, False))
         return len(self.ops) - 1
 
     def activation(self, name: str, x: int) -> int:
@@ -185,9 +173,7 @@ def _conv_stage(table: _Table, x: int, stage: ConvStage) -> int:
     return x
 
 
-def _inverted_residual(
-    table: _Table, name: str, x: int, out_channels: int, stride: int, expand_ratio: float
-) -> int:
+def _inverted_residual(table: _Table, name: str, x: int, out_channels: int, stride: int, expand_ratio: float) -> int:
     """MobileNetV2 block: 1x1 expand (left out at ratio 1), 3x3 depthwise, 1x1 project, sum where shapes allow."""
     entry, in_shape = x, table.ops[x].shape
     hidden = hidden_channels(in_shape[0], expand_ratio)
@@ -204,9 +190,7 @@ def _inverted_residual(
 
 
 def _mobilevit_stage(table: _Table, x: int, stage: MobileViTStage) -> int:
-    x = _inverted_residual(
-        table, f"{table.stage}.downsample", x, stage.out_channels, stage.stride, stage.expand_ratio
-    )
+    x = _inverted_residual(table, f"{table.stage}.downsample", x, stage.out_channels, stage.stride, stage.expand_ratio)
     return _mobilevit_block(table, f"{table.stage}.block", x, stage)
 
 

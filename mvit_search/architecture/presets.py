@@ -13,9 +13,7 @@ def _mobilevit(
             ConvStage(out_channels=widths[0], num_blocks=1, stride=1, expand_ratio=expand_ratio),
             ConvStage(out_channels=widths[1], num_blocks=3, stride=2, expand_ratio=expand_ratio),
             *(
-                MobileViTStage(
-                    out_channels=width, expand_ratio=expand_ratio, transformer_dim=dim, num_layers=depth
-                )
+                MobileViTStage(out_channels=width, expand_ratio=expand_ratio, transformer_dim=dim, num_layers=depth)
                 for width, dim, depth in zip(widths[2:], dims, layers, strict=True)
             ),
         )

@@ -131,8 +131,8 @@ def _resume_command(folder: Any) -> str:
 
 def _closing(document: dict[str, Any], report: Path) -> str:
     ended = {"trials": "all candidates trained", "time": "time limit reached", "space exhausted": "nothing new left"}
+    counts = f"{document['trained']} trained, {document['failed']} failed"
     return (
-        f"{ended.get(document['ended_by'], document['ended_by'])}: {document['trained']} trained, {document['failed']} failed, "
-        f"{document['rejected']} over budget, {document['duplicates']} repeated.\n"
+        f"{ended[document['ended_by']]}: {counts}, {document['rejected']} over budget, {document['duplicates']} repeated.\n"
         f"Report: {report}\nExport a point: mvit-search export {document['run']}/best --to corenet --out DIR"
     )

@@ -1,5 +1,6 @@
 """`mvit-search space`: the search spaces that ship, or one of your own."""
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,9 +45,8 @@ def show(space: SpaceArgument, json: JsonOption = False) -> None:
         return
     rows = [(name, _values(values), str(len(values))) for name, values in document["dimensions"].items()]
     print_table(f"space {document['name']}", ("dimension", "values", "count"), rows, left=("dimension", "values"))
-    say(
-        f"{document['candidates']:.3g} candidates; the smallest has {document['smallest_params']:,} parameters (1000 classes)."
-    )
+    smallest = f"{document['smallest_params']:,} parameters (1000 classes)"
+    say(f"{document['candidates']:.3g} candidates; the smallest has {smallest}.")
     say(f"Presets inside: {', '.join(document['presets']) or 'none'}. Digest {document['digest'][:12]}.")
 
 
@@ -80,9 +80,8 @@ def _document(space: "SearchSpace") -> dict[str, Any]:
 
 def _values(values: list[Any]) -> str:
     """`16, 24, 32` or, for a long even ladder, `48 to 240 by 8`."""
-    steps = (
-        {b - a for a, b in zip(values, values[1:], strict=False)} if all(isinstance(v, int) for v in values) else set()
-    )
+    numbers = all(isinstance(value, int) for value in values)
+    steps = {after - before for before, after in pairwise(values)} if numbers else set()
     if len(values) > 5 and len(steps) == 1:
         return f"{values[0]} to {values[-1]} by {steps.pop()}"
     return ", ".join(str(value) for value in values)

@@ -82,8 +82,6 @@ def _line(progress: "Progress", record: "Record") -> str:
     where = f"final {done}/{planned}" if progress.phase == "finals" else f"{progress.trained}/{progress.trials}"
     what = f"{record.name or f'#{record.number}'}: {format_count(record.params)} params, {record.latency.ms:.2f} ms"
     result = f"top-1 {100 * record.top1:.2f} %" if record.outcome == "trained" else f"failed: {record.error}"
+    counts = f"{progress.rejected} over budget, {progress.duplicates} repeated"
     left = f", about {format_seconds(progress.remaining_s)} left" if progress.remaining_s is not None else ""
-    return (
-        f"[{where}] {what}, {result} "
-        f"({progress.rejected} over budget, {progress.duplicates} repeated, hypervolume {progress.hypervolume:.4f}{left})"
-    )
+    return f"[{where}] {what}, {result} ({counts}, hypervolume {progress.hypervolume:.4f}{left})"

@@ -20,9 +20,7 @@ def exporter_names() -> tuple[str, ...]:
     return tuple(EXPORTERS)
 
 
-def export(
-    config: MobileViTConfig, name: str, to: str, out: Path, *, num_classes: int = 1000
-) -> ExportResult:
+def export(config: MobileViTConfig, name: str, to: str, out: Path, *, num_classes: int = 1000) -> ExportResult:
     """Write `config`, called `name`, for the destination `to` into the folder `out` (made if missing).
 
     Files of the same name are replaced, each as a whole.

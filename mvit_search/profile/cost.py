@@ -36,9 +36,7 @@ def cost_of_operators(ops: tuple[Op, ...]) -> Cost:
         params += op.params
         macs += op.macs
         weights += op.weights
-    return Cost(
-        params, macs, BYTES_PER_NUMBER * weights, peak_activation_bytes(ops), memory_by_stride_kib(ops)
-    )
+    return Cost(params, macs, BYTES_PER_NUMBER * weights, peak_activation_bytes(ops), memory_by_stride_kib(ops))
 
 
 def params_of(config: MobileViTConfig, num_classes: int = 1000) -> int:

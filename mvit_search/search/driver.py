@@ -260,14 +260,15 @@ class Search:
         return 2 * self.plan.target.latency(self._presets["mobilevit-s"], self.plan.settings.num_classes).ms
 
     def _remembered(self, key: str, make: Callable[[], T]) -> T:
-        value = self.store.remembered(key)
-        if value is None:
-            value = make()
-            self.store.remember(key, value)
+        known: T | None = self.store.remembered(key)
+        if known is not None:
+            return known
+        value = make()
+        self.store.remember(key, value)
         return value
 
     def _rng(self, purpose: str) -> random.Random:
-        """Randomness that depends on the seed and the proposal's index alone, not on what ran before in this process."""
+        """Randomness that depends on the seed and the proposal's index alone, not on what this process did before."""
         return random.Random(f"{purpose} {self.plan.settings.seed} {self._index}")
 
 

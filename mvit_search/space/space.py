@@ -104,7 +104,7 @@ class SearchSpace:
         scaled = dict(params)
         for key, values in self.dimensions.items():
             if _numeric(values):
-                ladder = sorted(values)  # type: ignore[type-var]
+                ladder = sorted(values)
                 scaled[key] = ladder[int(share * ladder.index(params[key]))]
         return scaled
 

@@ -88,7 +88,7 @@ def test_a_config_outside_says_by_what():
 def test_odd_params_are_named():
     space = load_space("mobilevit-mini")
     params = space.draw(random.Random(0))
-    with pytest.raises(InputError, match="stages.2.num_heads: is missing"):
+    with pytest.raises(InputError, match=r"stages.2.num_heads: is missing"):
         space.config({k: v for k, v in params.items() if k != "stages.2.num_heads"})
     with pytest.raises(InputError, match="bogus: is not a dimension"):
         space.config({**params, "bogus": 1})

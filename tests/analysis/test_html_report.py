@@ -1,0 +1,131 @@
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from mvit_search.analysis import candidate_points, report_html, write_report
+from mvit_search.architecture import PRESETS
+from mvit_search.errors import InputError
+from mvit_search.records import RunFolder
+from tests.browser import needs_chromium, rendered
+from tests.run_fixtures import make_document, make_record, make_run, run_description
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def tags(html):
+    parser = Tags()
+    parser.feed(html)
+    return parser.found
+
+
+def html_of(folder):
+    path = write_report(folder, folder.report_file)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_report_is_self_contained(demo_run):
+    found = tags(html_of(demo_run))
+    assert not [t for t in found if {"src", "href", "data", "action"} & t[1].keys()]
+    assert not [t for t in found if t[0] in ("link", "iframe", "object", "embed", "base")]
+    policies = [a["content"] for t, a in found if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies
+    assert "default-src 'none'" in policies[0]
+    assert ("html", {"lang": "en"}) in found
+
+
+def test_plotly_is_inlined_once(demo_run):
+    html = html_of(demo_run)
+    assert html.count("plotly.js v") == 1
+    assert len(html) < 8_000_000
+
+
+def test_the_report_holds_front_presets_architectures_and_words(demo_run):
+    html = html_of(demo_run)
+    document = demo_run.read_front()
+    for row in document["front"]:
+        assert row["ref"] in html
+    for words in (
+        "MobileViT-XS", "at most 6.00 M parameters", "leave-one-out MAPE", "predicted", "proxy",
+        "Limits of the numbers",
+        "mvit-search run --budget 6000000 --target iphone12 --space mobilevit --data digits", "--time 300s", "seeds)",
+    ):  # fmt: skip
+        assert words in html, words
+
+
+def test_table_headers_have_a_scope(demo_run):
+    assert all("scope" in attributes for tag, attributes in tags(html_of(demo_run)) if tag == "th")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_front_of_none_or_one_point(tmp_path, count):
+    records = [make_record(0, PRESETS["mobilevit-xxs"])][:count]
+    html = html_of(make_run(tmp_path, records=records))
+    assert "front-figure" in html
+    assert ("no front yet" in html) == (count == 0)
+
+
+def test_everything_from_files_is_escaped():
+    record = make_record(0, PRESETS["mobilevit-xs"], name=HOSTILE, source=f"predicted: {HOSTILE}", target=HOSTILE)
+    run = run_description(HOSTILE) | {"git_revision": HOSTILE}
+    run["data"]["name"] = run["settings"]["data"] = HOSTILE
+    document = make_document(HOSTILE, [record], target=HOSTILE, state=HOSTILE)
+    html = report_html(run, document, candidate_points([record], HOSTILE))
+    assert not [t for t in tags(html) if t[0] == "img"]
+    assert HOSTILE not in html
+
+
+def test_a_run_json_of_few_words_is_enough(demo_run):
+    html = report_html({}, demo_run.read_front(), ())
+    assert "What was run" in html
+
+
+def test_what_cannot_be_read_or_written_is_an_input_error(demo_run, tmp_path):
+    with pytest.raises(InputError, match=r"front\.json"):
+        write_report(RunFolder(tmp_path), tmp_path / "r.html")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report(demo_run, tmp_path / "file" / "r.html")
+
+
+def test_neither_analysis_nor_report_loads_torch(demo_run):
+    code = (
+        "import sys; from pathlib import Path; from mvit_search.analysis import write_report\n"
+        "assert 'plotly' not in sys.modules; from mvit_search.records import RunFolder\n"
+        f"write_report(RunFolder(Path({str(demo_run.path)!r})), Path({str(demo_run.report_file)!r}))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_chromium
+def test_a_browser_draws_the_report(demo_run, tmp_path):
+    html_of(demo_run)
+    dom = rendered(demo_run.report_file.as_uri(), tmp_path / "profile")
+    assert len(re.findall(r'class="[^"]*js-plotly-plot', dom)) == 2
+    assert "MobileViT-XS</b>" in dom or "MobileViT-XS" in "".join(re.findall(r"<text[^>]*>.*?</text>", dom))
+    assert dom.count('class="errorbar"') > 0
+    # No button that would upload the figure.
+    assert "Share" not in "".join(re.findall(r'data-title="([^"]*)"', dom))
+
+
+def test_json_of_the_config_can_be_copied_out(demo_run):
+    html = html_of(demo_run)
+    block = re.search(r"<pre>(\{.*?\n\})</pre>", html, re.DOTALL)
+    assert block
+    assert "stages" in json.loads(block[1].replace("&quot;", '"'))

@@ -1,0 +1,117 @@
+import pytest
+
+from mvit_search.analysis import baseline_table, front_table, read_document, seed_spread, verdict
+from mvit_search.architecture import PRESETS
+from mvit_search.errors import InputError
+from tests.run_fixtures import make_document, make_record
+
+XXS, XS, S = (PRESETS[f"mobilevit-{size}"] for size in ("xxs", "xs", "s"))
+FOUND = [XXS.model_copy(update={"stem_channels": channels}) for channels in (17, 18, 19)]
+
+
+def document(*candidates, xs_top1=0.90, seeds=3, std=0.006, **options):
+    """XS at 7 ms beside `candidates` = (latency_ms, top1)."""
+    records = [
+        make_record(0, XS, name="mobilevit-xs", top1=xs_top1, std=std, seeds=seeds, latency_ms=7.0),
+        *(
+            make_record(number, config, top1=top1, std=std, seeds=seeds, latency_ms=ms)
+            for number, (config, (ms, top1)) in enumerate(zip(FOUND, candidates, strict=False), start=1)
+        ),
+    ]
+    return make_document("demo", records, **options)
+
+
+def test_cells_are_what_a_person_reads():
+    table = front_table(document((6.3, 0.934)))
+    assert table.columns[0] == "Reference"
+    (row,) = table.rows
+    assert row[0] == "demo/1"
+    assert row[1].endswith(" M")
+    assert row[4] == "6.3 ms [5.6, 7.1]"
+    assert row[5] == "93.4 % ± 0.6 (3 seeds)"
+    assert all(len(cells) == len(table.columns) for cells in table.rows)
+    assert set(table.left) <= set(table.columns)
+
+
+def test_a_single_seed_has_no_spread():
+    assert front_table(document((6.0, 0.934), seeds=1)).rows[0][5] == "93.4 % (1 seed)"
+
+
+def test_a_preset_over_the_budget_has_costs_and_no_accuracy():
+    table = baseline_table(document((6.0, 0.93), over_budget=["mobilevit-s"]))
+    cells = table.rows[-1]
+    assert (cells[0], cells[1], cells[5], cells[6]) == ("MobileViT-S", "5.58 M", "–", "preset, over budget")
+
+
+@pytest.mark.parametrize(
+    ("top1", "says", "beats"),
+    [
+        (0.930, "beats MobileViT-XS by 3.0 points", ("MobileViT-XS",)),
+        (0.905, "indistinguishable from MobileViT-XS, 1.0 ms faster", ()),
+        (0.895, "indistinguishable from MobileViT-XS, 1.0 ms faster", ()),
+        (0.850, "–", ()),
+    ],
+)
+def test_a_point_beats_a_preset_only_by_more_than_the_seed_spread(top1, says, beats):
+    entry = front_table(document((6.0, top1))).entries[0]
+    assert entry.cells[-1] == says
+    assert entry.beats == beats
+
+
+def test_a_slower_point_beats_nothing():
+    entry = front_table(document((7.5, 0.99))).entries[-1]
+    assert (entry.cells[-1], entry.beats) == ("–", ())
+
+
+def test_the_spread_is_that_of_a_difference_of_two_trainings():
+    assert seed_spread(read_document(document((6.0, 0.93), std=0.006))) == pytest.approx(0.006 * 2**0.5)
+    assert seed_spread(read_document(document((6.0, 0.93), seeds=1))) is None
+
+
+def test_the_verdict_counts_and_says_how_many_differences_are_sure():
+    text = verdict(document((5.0, 0.905), (6.0, 0.93)))
+    assert "2 of 2 front points are more accurate than MobileViT-XS at equal or lower predicted latency" in text
+    assert "1 of the 2 differences is larger than the seed spread (0.8 points)" in text
+    assert "demo/1) takes 5.0 ms against 7.0 ms" in text
+
+
+def test_the_verdict_admits_that_nothing_is_better():
+    text = verdict(document((5.0, 0.80), (7.0, 0.90 + 1e-9)))
+    assert "indistinguishable" in text or "no larger" in text
+    assert verdict(document((5.0, 0.80))).startswith("MobileViT-XS is on the front itself: nothing found is as fast")
+
+
+def test_the_verdict_claims_nothing_from_one_seed():
+    text = verdict(document((6.0, 0.99), seeds=1))
+    assert "not known whether" in text
+    assert "larger than" not in text
+    entry = front_table(document((6.0, 0.99), seeds=1)).entries[0]
+    assert (entry.beats, entry.cells[-1]) == ((), "9.0 points above MobileViT-XS, spread unknown")
+
+
+def test_the_verdict_without_front_or_presets():
+    assert "no front yet" in verdict(make_document("demo", []))
+    assert "No preset was evaluated" in verdict(make_document("demo", [make_record(0, FOUND[0])]))
+    only_over = make_document("demo", [make_record(0, FOUND[0])], over_budget=["mobilevit-s"])
+    assert verdict(only_over) == "MobileViT-S breaks the budget and was not trained."
+
+
+def test_the_most_accurate_point_that_is_level_with_a_faster_one_is_called_so():
+    text = verdict(document((5.0, 0.929), (6.5, 0.93)))
+    assert "The most accurate point (demo/2, 6.5 ms) is indistinguishable in accuracy from demo/1 at 5.0 ms." in text
+
+
+def test_measured_latency_is_called_measured():
+    source = "measured: cpu, torch 2.13.0, 1 threads, median of 50"
+    records = [
+        make_record(0, XS, name="mobilevit-xs", top1=0.9, seeds=2, latency_ms=7, source=source, target="cpu"),
+        make_record(1, FOUND[0], top1=0.95, seeds=2, latency_ms=6, source=source, target="cpu"),
+    ]
+    assert "at equal or lower measured latency" in verdict(make_document("demo", records, target="cpu"))
+
+
+def test_a_broken_document_names_the_field():
+    broken = document((6.0, 0.93))
+    del broken["front"][0]["params"]
+    with pytest.raises(InputError, match=r"front document: front\.0\.params"):
+        front_table(broken)

@@ -1,0 +1,182 @@
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from werkzeug.serving import make_server
+
+from mvit_search._files import bundled
+from tests.browser import needs_chromium, rendered
+from tests.run_fixtures import make_run
+
+FOLDER = bundled("dashboards")
+
+
+def load(name="mvit_search_dashboards"):
+    """`dashboards/` under a name of its own, as the command loads it from a wheel."""
+    spec = importlib.util.spec_from_file_location(
+        name, FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
+    )
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+    return importlib.import_module(f"{name}.app")
+
+
+@contextmanager
+def serving(app):
+    """`app` on a free port of 127.0.0.1."""
+    server = make_server("127.0.0.1", 0, app.server, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def app(demo_run):
+    return load().create_app(demo_run.path.parent)
+
+
+def test_it_loads_under_any_name(demo_run):
+    for name in ("mvit_search_dashboards", "another_name"):
+        assert load(name).create_app(demo_run.path.parent)
+
+
+def test_nothing_comes_from_another_host(app):
+    page = app.server.test_client().get("/").get_data(as_text=True)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "/assets/style.css" in page
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8050", "localhost:8050", "[::1]:8050"])
+def test_it_answers_to_this_machines_names(app, host):
+    assert app.server.test_client().get("/", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8050", "192.0.2.7", "127.0.0.1.evil.example"])
+def test_it_answers_to_no_other_name(app, host):
+    assert app.server.test_client().get("/", headers={"Host": host}).status_code == 403
+
+
+def show(app, run, picked=None, shown=None):
+    """What the page's main callback answers, by output."""
+    key, spec = next((k, v) for k, v in app.callback_map.items() if "verdict.children" in k)
+    outputs = [dict(zip(("id", "property"), part.rsplit(".", 1), strict=True)) for part in key.strip(".").split("...")]
+    values = {"run": run, "picked": picked, "refresh": 0, "shown": shown}
+    body = {
+        "output": key, "outputs": outputs, "changedPropIds": ["run.value"],
+        "inputs": [{**dependency, "value": values[dependency["id"]]} for dependency in spec["inputs"]],
+        "state": [{**dependency, "value": values[dependency["id"]]} for dependency in spec["state"]],
+    }  # fmt: skip
+    response = app.server.test_client().post("/_dash-update-component", json=body)
+    assert response.status_code == 200
+    return response.get_json()["response"]
+
+
+def test_a_finished_run_stops_the_timer_and_a_running_one_does_not(app, demo_run):
+    make_run(demo_run.path.parent, "going", state="running")
+    assert show(app, "demo")["refresh"]["disabled"] is True
+    assert show(app, "going")["refresh"]["disabled"] is False
+
+
+def test_what_did_not_change_is_not_sent_again(app):
+    shown = show(app, "demo")["shown"]["data"]
+    assert show(app, "demo", shown=shown) == {}
+
+
+def test_a_run_without_results_is_a_notice(app, demo_run):
+    early = demo_run.path.parent / "early"
+    early.mkdir()
+    (early / "run.json").write_text("{}")
+    answer = show(app, "early")
+    assert "no finished candidate yet" in json.dumps(answer)
+    assert answer["refresh"]["disabled"] is False
+
+
+def test_broken_files_are_a_notice(app, demo_run):
+    (demo_run.path / "front.json").write_text("{")
+    assert "cannot be read" in json.dumps(show(app, "demo"))
+
+
+@pytest.mark.parametrize("name", ["../results/demo", "/etc", "nothing", ""])
+def test_only_listed_runs_are_read(app, name):
+    assert "Choose a run" in json.dumps(show(app, name))
+
+
+def test_a_pick_shows_stages_config_and_export_command(app, demo_run):
+    ref = demo_run.read_front()["front"][0]["ref"]
+    details = json.dumps(show(app, "demo", picked=ref)["candidate"])
+    assert "stem_channels" in details
+    assert f"mvit-search export {demo_run.path.parent / ref} --to corenet" in details
+
+
+def test_the_dashboard_loads_no_torch(demo_run):
+    code = (
+        f"import sys; from pathlib import Path; sys.path.insert(0, {str(FOLDER.parent)!r})\n"
+        "from dashboards.app import create_app\n"
+        f"app = create_app(Path({str(demo_run.path.parent)!r}))\n"
+        "assert app.server.test_client().get('/').status_code == 200\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_chromium
+def test_a_browser_shows_the_front_and_the_linked_candidate(app, demo_run, tmp_path):
+    front = demo_run.read_front()["front"]
+    number = front[-1]["ref"].rpartition("/")[2]
+    with serving(app) as url:
+        dom = rendered(f"{url}/?run=demo&candidate={number}", tmp_path / "profile")
+    assert "js-plotly-plot" in dom
+    for row in front:
+        assert row["ref"] in dom
+    assert "Config as JSON" in dom
+    assert "mvit-search export" in dom
+
+
+@needs_chromium
+def test_a_click_on_a_row_picks_it(app, tmp_path):
+    click = "<script>setTimeout(() => document.querySelector('button.pick').click(), 4000)</script></body>"
+    app.index_string = app.index_string.replace("</body>", click)
+    with serving(app) as url:
+        dom = rendered(f"{url}/?run=demo", tmp_path / "profile", virtual_ms=10000)
+    assert "Config as JSON" in dom
+
+
+@needs_chromium
+def test_a_click_on_a_mark_picks_it(app, demo_run, tmp_path):
+    ref = demo_run.read_front()["front"][0]["ref"]
+    point = f"{{curveNumber: 1, pointNumber: 0, pointIndex: 0, customdata: {ref!r}, data: figure.data[1], x: 1, y: 1}}"
+    click = (
+        "<script>setTimeout(() => { const figure = document.querySelector('.js-plotly-plot');"
+        f" figure.emit('plotly_click', {{points: [{point}]}}); }}, 5000)</script></body>"
+    )
+    app.index_string = app.index_string.replace("</body>", click)
+    with serving(app) as url:
+        dom = rendered(f"{url}/?run=demo", tmp_path / "profile", virtual_ms=11000)
+    assert "Config as JSON" in dom
+
+
+@needs_chromium
+def test_no_run_yet_says_how_to_start_one(tmp_path):
+    empty = tmp_path / "results"
+    empty.mkdir()
+    with serving(load().create_app(empty)) as url:
+        dom = rendered(url, tmp_path / "profile")
+    assert "No run yet" in dom
+    assert "mvit-search run" in dom
+
+
+def test_the_front_page_is_found_without_registration():
+    assert list(load().load_pages()) == ["/"]
+    assert Path(FOLDER / "assets" / "style.css").is_file()
