@@ -94,17 +94,18 @@ def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison,
     name, total = baseline.title, len(document.found)
     if not total:
         return f"The front holds no network but presets, so nothing here beats {name}."
+    points = "front point" if total == 1 else "front points"
+    if total < len(document.front):
+        points += " that is no preset" if total == 1 else " that are no presets"
     at_latency = f"at equal or lower {document.latency_word} latency".replace("  ", " ")
     higher = [pair for pair in pairs if pair.difference > 0]
     if not higher and any(point.same_network(baseline) for point in document.front):
         return f"{name} is on the front itself: nothing found is as fast and more accurate.{_faster_and_level(pairs)}"
     if not higher:
-        which = "The one front point is not" if total == 1 else f"None of the {total} front points is"
+        which = f"The one {points} is not" if total == 1 else f"None of the {total} {points} is"
         return f"{which} more accurate than {name} {at_latency}.{_faster_and_level(pairs)}"
     count = len(higher)
-    subject = f"{count} of {total} front points {'is' if count == 1 else 'are'}"
-    if total == 1:
-        subject = "The one front point is"
+    subject = f"{count} of {total} {points} {'is' if count == 1 else 'are'}" if total > 1 else f"The one {points} is"
     return f"{subject} more accurate than {name} {at_latency}; {_how_sure(higher)}.{_faster_and_level(pairs)}"
 
 
@@ -117,7 +118,8 @@ def _how_sure(higher: list[Comparison]) -> str:
     if len(higher) == 1:
         return f"the difference is {'larger' if sure else 'no larger'} than {seeds}"
     if sure in (0, len(higher)):
-        which = f"all {sure} differences are" if sure else f"none of the {len(higher)} differences is"
+        every = "both" if sure == 2 else f"all {sure}"
+        which = f"{every} differences are" if sure else f"none of the {len(higher)} differences is"
         return f"{which} larger than {seeds}"
     return f"{sure} of the {len(higher)} differences {'is' if sure == 1 else 'are'} larger than {seeds}"
 

@@ -108,7 +108,7 @@ def _figures(front: FrontDocument, candidates: Sequence[Point]) -> str:
     )
     parts = [f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"]
     worst_ms = front.hypervolume_reference.get("latency_ms")
-    if worst_ms and worst_ms > 0 and candidates:
+    if worst_ms and worst_ms > 0 and len(candidates) > 1:
         grown = _figure("progress-figure", progress_figure(progress_data(candidates, worst_ms)))
         parts.append(f"<figure>{grown}</figure>")
     return _section("The front", "".join(parts))
@@ -129,7 +129,7 @@ def _front_section(front: FrontDocument) -> str:
     found, presets = front_rows(front), baseline_rows(front)
     if not found.entries and not presets.entries:
         return ""
-    groups = [("Pareto front, fastest first", found.entries), ("Presets, trained by the same proxy", presets.entries)]
+    groups = [("Pareto front, fastest first", found.entries), ("Presets, same proxy", presets.entries)]
     body = "".join(
         f'<tbody><tr class="group"><th colspan="{len(found.columns)}" scope="rowgroup">{label}</th></tr>'
         f"{''.join(map(_table_row, rows))}</tbody>"

@@ -9,10 +9,11 @@ from mvit_search.analysis.front_document import FrontDocument, display_target
 from mvit_search.analysis.tables import count_text
 
 _STATES = {"running": "still running", "finished": "finished", "stopped": "stopped before its end"}
-# Settings that have a flag of the same name, or the flag that they have.
+# The flag of each setting; one that is None was left to its default.
 _FLAGS = {
     "budget": "budget", "target": "target", "space": "space", "data": "data", "trials": "trials", "time_s": "time",
-    "seed": "seed", "sampler": "sampler", "images": "images", "epochs": "epochs",
+    "seed": "seed", "sampler": "sampler", "final_seeds": "final-seeds", "num_classes": "num-classes",
+    "images": "images", "epochs": "epochs", "proxy_size": "proxy-size", "device": "device", "threads": "threads",
 }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ class MobileViTBlock(nn.Module):
         self.fuse = ConvNorm(2 * channels, channels, kernel_size=kernel, act=act) if stage.fusion else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.to_dim(self.local(x))  # (B, d, H, W)
+        y: Tensor = self.to_dim(self.local(x))  # (B, d, H, W)
         height, width = y.shape[-2:]
         patched = (patched_size(height, self.patch[0]), patched_size(width, self.patch[1]))
         if patched != (height, width):

@@ -41,6 +41,7 @@ class Op(NamedTuple):
         macs: multiply-adds of convolutions and matrix products, else 0.
         stride: input pixels per pixel of the feature map it works on.
         block_output: whether it ends a block whose output must be kept (paper, appendix Table 8).
+        times: how many operators this row stands for; 1 but in a folded table.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Op(NamedTuple):
     macs: int
     stride: int
     block_output: bool
+    times: int
 
     @property
     def elements(self) -> int:
@@ -61,9 +63,14 @@ class Op(NamedTuple):
         return math.prod(self.shape)
 
 
-def operators(config: MobileViTConfig, num_classes: int = 1000) -> tuple[Op, ...]:
-    """The operator table of `MobileViT(config, num_classes)`, in the order of execution."""
-    table = _Table(config)
+def operators(config: MobileViTConfig, num_classes: int = 1000, *, folded: bool = False) -> tuple[Op, ...]:
+    """The operator table of `MobileViT(config, num_classes)`, in the order of execution.
+
+    A folded table holds the first of several equal transformer layers, or equal residual blocks, and says how
+    `times` it occurs. Sums weighted by `times` and the peak of a liveness scan are those of the whole table: equal
+    layers hand on tensors of one shape, so each needs what the first needs. It is what costs are computed from.
+    """
+    table = _Table(config, folded=folded)
     height, width = config.image_size
     x = table.conv("stem.conv", NETWORK_INPUT, (3, height, width), config.stem_channels, kernel=3, stride=2)
     x = table.activation("stem.activation", x)
@@ -110,16 +117,22 @@ def patched_size(size: int, patch: int) -> int:
 class _Table:
     """Rows so far; each method appends one operator and returns its index."""
 
-    def __init__(self, config: MobileViTConfig) -> None:
+    def __init__(self, config: MobileViTConfig, *, folded: bool) -> None:
         self.ops: list[Op] = []
+        self.folded = folded
         self.stage = "stem"
         self.stride = 1
-        self.activation_name = config.activation
+        self.times = 1
+
+    def repeats(self, count: int) -> range:
+        """Indices of `count` equal parts to lay out; sets how many each of them stands for."""
+        self.times = count if self.folded else 1
+        return range(min(count, 1) if self.folded else count)
 
     def add(self, name: str, kind: str, inputs: tuple[int, ...], shape: Shape) -> int:
         """An operator without weights."""
         in_shape = self.ops[inputs[0]].shape
-        self.ops.append(Op(name, kind, self.stage, inputs, in_shape, shape, 0, 0, 0, self.stride, False))
+        self.ops.append(Op(name, kind, self.stage, inputs, in_shape, shape, 0, 0, 0, self.stride, False, self.times))
         return len(self.ops) - 1
 
     def end_block(self, index: int) -> None:
@@ -137,7 +150,9 @@ class _Table:
         params = kernel_numbers + (2 * out_channels if norm else 0)
         weights = kernel_numbers + (out_channels if norm else 0)
         macs = kernel_numbers * shape[1] * shape[2]
-        self.ops.append(Op(name, "conv", self.stage, (x,), in_shape, shape, params, weights, macs, self.stride, False))
+        self.ops.append(
+            Op(name, "conv", self.stage, (x,), in_shape, shape, params, weights, macs, self.stride, False, self.times)
+        )
         return len(self.ops) - 1
 
     def linear(self, name: str, x: int, out_features: int) -> int:
@@ -146,19 +161,25 @@ class _Table:
         numbers = in_shape[-1] * out_features
         params = numbers + out_features
         macs = numbers * math.prod(in_shape[:-1])
-        self.ops.append(Op(name, "linear", self.stage, (x,), in_shape, shape, params, params, macs, self.stride, False))
+        self.ops.append(
+            Op(name, "linear", self.stage, (x,), in_shape, shape, params, params, macs, self.stride, False, self.times)
+        )
         return len(self.ops) - 1
 
     def layer_norm(self, name: str, x: int) -> int:
         shape = self.ops[x].shape
         params = 2 * shape[-1]
-        self.ops.append(Op(name, "layer_norm", self.stage, (x,), shape, shape, params, params, 0, self.stride, False))
+        self.ops.append(
+            Op(name, "layer_norm", self.stage, (x,), shape, shape, params, params, 0, self.stride, False, self.times)
+        )
         return len(self.ops) - 1
 
     def matmul(self, name: str, a: int, b: int, inner: int, shape: Shape) -> int:
         in_shape = self.ops[a].shape
         macs = inner * math.prod(shape)
-        self.ops.append(Op(name, "matmul", self.stage, (a, b), in_shape, shape, 0, 0, macs, self.stride, False))
+        self.ops.append(
+            Op(name, "matmul", self.stage, (a, b), in_shape, shape, 0, 0, macs, self.stride, False, self.times)
+        )
         return len(self.ops) - 1
 
     def activation(self, name: str, x: int) -> int:
@@ -166,10 +187,10 @@ class _Table:
 
 
 def _conv_stage(table: _Table, x: int, stage: ConvStage) -> int:
-    for block in range(stage.num_blocks):
-        stride = stage.stride if block == 0 else 1
-        name = f"{table.stage}.blocks.{block}"
-        x = _inverted_residual(table, name, x, stage.out_channels, stride, stage.expand_ratio)
+    x = _inverted_residual(table, f"{table.stage}.blocks.0", x, stage.out_channels, stage.stride, stage.expand_ratio)
+    for block in table.repeats(stage.num_blocks - 1):
+        x = _inverted_residual(table, f"{table.stage}.blocks.{block + 1}", x, stage.out_channels, 1, stage.expand_ratio)
+    table.times = 1
     return x
 
 
@@ -208,8 +229,9 @@ def _mobilevit_block(table: _Table, name: str, x: int, stage: MobileViTStage) ->
     if patched[1:] != (height, width):
         x = table.add(f"{name}.resize_in", "resize", (x,), patched)
     x = _unfold(table, f"{name}.unfold", x, stage, rows, columns)
-    for layer in range(stage.num_layers):
+    for layer in table.repeats(stage.num_layers):
         x = _transformer_layer(table, f"{name}.transformer.{layer}", x, stage)
+    table.times = 1
     x = table.layer_norm(f"{name}.norm", x)
     x = _fold(table, f"{name}.fold", x, stage, rows, columns)
     if patched[1:] != (height, width):

@@ -5,6 +5,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_PIPE_WIDTH = 160
+_WIDE = 110
+"""Columns of a terminal from which only the last column of a table has to wrap."""
+
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout, and nothing else."""
@@ -20,12 +24,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False)
+    wide = console.width >= _WIDE
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=column not in left)
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=wide and column != columns[-1])
     for row in rows:
         table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     console.print(table)
 
 

@@ -1,13 +1,17 @@
 """`mvit-search run`: search, from a budget and a phone to a Pareto front."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, ResultsDirOption
 from mvit_search.cli.front import print_front
 from mvit_search.cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from mvit_search.records import RunFolder
 
 Budget = Annotated[str | None, typer.Option("--budget", help="Most parameters, e.g. 6M (1000 classes).", metavar="N")]
 
@@ -57,15 +61,15 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Search the space inside the budget and leave an accuracy-latency Pareto front in the results folder."""
-    from mvit_search.records import RunFolder
-
     given = _given(
         budget=budget, target=target, space=space, data=data, images=images, epochs=epochs, proxy_size=proxy_size,
         trials=trials, time=time, final_seeds=final_seeds, seed=seed, sampler=sampler, num_classes=num_classes,
         device=device, threads=threads,
     )  # fmt: skip
-    folder = RunFolder(results_dir / (name or _name(given)))
-    document = _search(folder, given, results_dir, resume)
+    folder = _folder(given, results_dir, name, resume)
+    if resume:
+        given = {**folder.read_run()["settings"], **given}
+    document = _search(folder, given)
     if json:
         print_json(document)
         return
@@ -85,54 +89,56 @@ def _given(*, budget: str | None, time: str | None, **others: Any) -> dict[str, 
     return given
 
 
-def _search(folder: Any, given: dict[str, Any], results_dir: Path, resume: bool) -> dict[str, Any]:
+def _folder(given: dict[str, Any], results_dir: Path, name: str | None, resume: bool) -> "RunFolder":
+    """The run's folder; one set of settings makes one name, so that the same command again carries on."""
+    from mvit_search._quantities import format_count
+    from mvit_search.errors import InputError, UnknownNameError
+    from mvit_search.records import RunFolder, run_names
+
+    if not (name and resume):
+        for required, example in (("budget", "--budget 6M"), ("target", "--target iphone12")):
+            if required not in given:
+                raise InputError(f"--{required}", None, "is required", f"for example {example}")
+    if name is None:
+        parts = [format_count(given["budget"]).replace(".00", ""), given["target"]]
+        parts += [Path(given[key]).resolve().stem for key in ("space", "data", "sampler") if key in given]
+        parts += [f"seed{given['seed']}"] if "seed" in given else []
+        name = "-".join(parts)
+    elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError("--name", name, "must be letters, digits, '.', '_' and '-' alone, at most 100")
+    folder = RunFolder(results_dir / name)
+    if resume and not folder.exists():
+        raise UnknownNameError("run", name, run_names(results_dir))
+    return folder
+
+
+def _search(folder: "RunFolder", given: dict[str, Any]) -> dict[str, Any]:
     from mvit_search.analysis import write_report
     from mvit_search.cli.watching import watching
-    from mvit_search.errors import InputError, UnknownNameError
-    from mvit_search.records import run_names
-    from mvit_search.search import RunSettings, run_search
+    from mvit_search.search import parse_settings, run_search
 
-    if resume and not folder.exists():
-        raise UnknownNameError("run", folder.name, run_names(results_dir))
-    if resume:
-        given = {**folder.read_run()["settings"], **given}
-    for required, example in (("budget", "--budget 6M"), ("target", "--target iphone12")):
-        if required not in given:
-            raise InputError(f"--{required}", None, "is required", f"for example {example}")
     try:
         with watching() as observer:
-            document = run_search(RunSettings(**given), folder, observer=observer)
+            document = run_search(parse_settings(given), folder, observer=observer)
     except KeyboardInterrupt:
         if (folder.path / "front.json").is_file():
             write_report(folder, folder.report_file)
-        typer.echo(f"stopped; nothing finished is lost. Carry on: {_resume_command(folder)}", err=True)
+        command = f"mvit-search run --resume --results-dir {folder.path.parent} --name {folder.name}"
+        typer.echo(f"stopped; nothing finished is lost. Carry on: {command}", err=True)
         raise
     write_report(folder, folder.report_file)
     return document
 
 
-def _name(given: dict[str, Any]) -> str:
-    """One name for one set of settings, so that the same command again carries on."""
-    from mvit_search._quantities import format_count
-
-    budget = format_count(given["budget"]).replace(".00", "") if "budget" in given else "run"
-    data = (
-        Path(given.get("data", "digits")).resolve().name
-        if "/" in given.get("data", "")
-        else given.get("data", "digits")
-    )
-    parts = [Path(given.get("space", "mobilevit")).stem, budget, given.get("target", "iphone12"), data]
-    return "-".join([*parts, f"seed{given.get('seed', 0)}"])
-
-
-def _resume_command(folder: Any) -> str:
-    return f"mvit-search run --resume --results-dir {folder.path.parent} --name {folder.name}"
-
-
 def _closing(document: dict[str, Any], report: Path) -> str:
-    ended = {"trials": "all candidates trained", "time": "time limit reached", "space exhausted": "nothing new left"}
-    counts = f"{document['trained']} trained, {document['failed']} failed"
+    """How the run ended, and what to do with it."""
+    ended = {
+        "trials": "All candidates trained",
+        "time": "Time limit reached",
+        "space exhausted": "Nothing new left in the space",
+    }
+    counts = f"{document['trained']} trained, {document['failed']} failed, {document['rejected']} over budget"
     return (
-        f"{ended[document['ended_by']]}: {counts}, {document['rejected']} over budget, {document['duplicates']} repeated.\n"
+        f"{ended[document['ended_by']]}: {counts}, {document['duplicates']} repeated.\n"
         f"Report: {report}\nExport a point: mvit-search export {document['run']}/best --to corenet --out DIR"
     )

@@ -42,9 +42,9 @@ def load_data(spec: str, *, image_size: int, max_images: int | None = None, seed
     if spec in BUILT_IN:
         return BUILT_IN[spec](image_size, max_images, seed)
     path = Path(spec).expanduser()
-    if path.is_dir():
+    if spec and path.is_dir():
         return image_folder(path, image_size, max_images, seed)
-    if path.exists():
+    if spec and path.exists():
         raise InputError("data", spec, "is a file, not a folder of images", "unpack it and name the folder")
     if "/" in spec or "\\" in spec:
         raise InputError("data", spec, "no such folder", f"built in: {', '.join(BUILT_IN)}")

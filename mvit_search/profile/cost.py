@@ -26,19 +26,19 @@ class Cost(NamedTuple):
 
 def cost(config: MobileViTConfig, num_classes: int = 1000) -> Cost:
     """Cost of `MobileViT(config, num_classes)` at `config.image_size`."""
-    return cost_of_operators(operators(config, num_classes))
+    return cost_of_operators(operators(config, num_classes, folded=True))
 
 
 def cost_of_operators(ops: tuple[Op, ...]) -> Cost:
-    """The same from a table that is already at hand."""
+    """The same from a table, folded or whole, that is already at hand."""
     params = macs = weights = 0
     for op in ops:
-        params += op.params
-        macs += op.macs
-        weights += op.weights
+        params += op.times * op.params
+        macs += op.times * op.macs
+        weights += op.times * op.weights
     return Cost(params, macs, BYTES_PER_NUMBER * weights, peak_activation_bytes(ops), memory_by_stride_kib(ops))
 
 
 def params_of(config: MobileViTConfig, num_classes: int = 1000) -> int:
     """Parameters alone: what a budget is checked against."""
-    return sum(op.params for op in operators(config, num_classes))
+    return sum(op.times * op.params for op in operators(config, num_classes, folded=True))

@@ -18,7 +18,7 @@ class LayerRow(NamedTuple):
 
 
 def layer_rows(ops: tuple[Op, ...]) -> tuple[LayerRow, ...]:
-    """Rows in network order; they partition the table, so their sums are the network's totals."""
+    """Rows of a whole table in network order; they partition it, so their sums are the network's totals."""
     rows = []
     for name, group in groupby(ops, key=_block_name):
         members = tuple(group)

@@ -5,10 +5,10 @@ from mvit_search.search.evaluator import Evaluation, Evaluator, InProcessEvaluat
 from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Progress, Silent
 from mvit_search.search.run import run_search
-from mvit_search.search.settings import RunSettings
+from mvit_search.search.settings import RunSettings, parse_settings
 from mvit_search.search.store import Store
 
 __all__ = [
     "Evaluation", "Evaluator", "InProcessEvaluator", "Observer", "Plan", "Progress", "RunSettings", "Search",
-    "Silent", "Store", "prepare", "run_search",
+    "Silent", "Store", "parse_settings", "prepare", "run_search",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mvit_search import __version__
 from mvit_search.architecture import PRESETS, MobileViTConfig
 from mvit_search.data import ImageSet, load_data
+from mvit_search.errors import InputError
 from mvit_search.latency import Target, load_target
 from mvit_search.proxy import Recipe, default_recipe
 from mvit_search.search.limits import Limits
@@ -95,6 +96,7 @@ def prepare(settings: RunSettings) -> Plan:
     space = load_space(settings.space)
     target = load_target(settings.target)
     check_sampler(settings.sampler)
+    _check_device(settings.device)
     limits = Limits(settings.budget, settings.num_classes)
     limits.check_reachable(space)
     recipe = default_recipe(settings.data)
@@ -102,6 +104,16 @@ def prepare(settings: RunSettings) -> Plan:
     recipe = Recipe.model_validate({**recipe.model_dump(), **{k: v for k, v in changes.items() if v is not None}})
     data = load_data(settings.data, image_size=recipe.image_size, max_images=settings.images, seed=settings.seed)
     return Plan(settings, space, target, limits, data, recipe)
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        # torch says "not compiled with CUDA" by assertion.
+        raise InputError("--device", name, "is not available here", "cpu always is") from None
 
 
 def _git_revision() -> str | None:

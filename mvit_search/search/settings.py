@@ -1,13 +1,14 @@
 """`RunSettings`: everything that decides what a run does, frozen, with each default in one place."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mvit_search.architecture.config import known_fields, validation_input_error
 
 DEFAULT_TRIALS = 24
 DEFAULT_TIME_S = 300.0
 DEFAULT_FINAL_SEEDS = 3
-
-# What may differ when a run is carried on; everything else must be as it was.
-_MAY_CHANGE = frozenset({"trials", "time_s"})
 
 
 class RunSettings(BaseModel):
@@ -44,6 +45,14 @@ class RunSettings(BaseModel):
     device: str = "cpu"
     threads: int | None = Field(default=None, ge=1)
 
-    def pinned(self) -> dict[str, object]:
-        """The settings that may not change when the run is carried on."""
-        return self.model_dump(mode="json", exclude=set(_MAY_CHANGE))
+
+def parse_settings(data: dict[str, Any]) -> RunSettings:
+    """Settings from plain data (options, or a `run.json`).
+
+    Raises:
+        InputError: naming the first setting that breaks a rule.
+    """
+    try:
+        return RunSettings.model_validate(data)
+    except ValidationError as error:
+        raise validation_input_error(error, "settings", known_fields(RunSettings)) from None

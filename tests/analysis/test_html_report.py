@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mvit_search.analysis import candidate_points, report_html, write_report
+from mvit_search.analysis.run_facts import reproduce_command
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
@@ -122,6 +124,15 @@ def test_a_browser_draws_the_report(demo_run, tmp_path):
     assert dom.count('class="errorbar"') > 0
     # No button that would upload the figure.
     assert "Share" not in "".join(re.findall(r'data-title="([^"]*)"', dom))
+
+
+def test_the_command_to_reproduce_has_only_flags_that_exist():
+    flags = set(re.findall(r"--[a-z-]+", reproduce_command(run_description("demo"), "again")))
+    done = subprocess.run(
+        [sys.executable, "-c", "from mvit_search.cli import main; main()", "run", "--help"],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1"},
+    )  # fmt: skip
+    assert flags <= set(re.findall(r"--[a-z-]+", done.stdout)), done.stderr
 
 
 def test_json_of_the_config_can_be_copied_out(demo_run):

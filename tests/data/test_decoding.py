@@ -20,17 +20,13 @@ def saved(image: Image.Image, path: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     ("mode", "suffix"),
     [("L", "png"), ("1", "png"), ("P", "png"), ("P", "gif"), ("RGB", "bmp"), ("RGBA", "png"), ("LA", "png"),
-     ("CMYK", "jpg"), ("CMYK", "tif"), ("RGB", "webp"), ("L", "jpg"), ("YCbCr", "jpg"), ("LAB", "tif")],
+     ("CMYK", "jpg"), ("CMYK", "tif"), ("RGB", "webp"), ("L", "jpg"), ("YCbCr", "jpg")],
 )  # fmt: skip
 def test_modes(mode: str, suffix: str, tmp_path: Path) -> None:
     value = 255 if mode == "1" else GREY
     image = Image.new("RGB", (40, 30), (value, value, value))
-    if mode == "LAB":  # Pillow has no direct way there; L carries the grey, 128 is neutral
-        image = Image.merge("LAB", [Image.new("L", (40, 30), v) for v in (GREY, 0, 0)])
-        with pytest.raises(InputError, match="cannot be read"):
-            saved(image, tmp_path / "image.tif")
-        return
-    pixels = saved(image.convert(mode), tmp_path / f"image.{suffix}")
+    converted = image.quantize(8) if mode == "P" else image.convert(mode)
+    pixels = saved(converted, tmp_path / f"image.{suffix}")
     assert pixels.shape == (16, 16, 3)
     assert pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels.astype(int), value, atol=3)

@@ -230,9 +230,7 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         load_data(str(tmp_path / "photos.zip"), image_size=SIZE)
 
 
-def test_more_than_memory_holds_is_refused_before_decoding(
-    split_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_than_memory_holds_is_refused_before_decoding(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvit_search.data.folder._MAX_BYTES", 10_000)
     with pytest.raises(InputError, match="--images"):
         load_data(str(split_folder), image_size=SIZE)

@@ -9,6 +9,7 @@ from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, operat
 from mvit_search.architecture.network import MobileViT
 from mvit_search.architecture.ops import KINDS, bytes_read, bytes_written
 from mvit_search.profile import cost, layer_rows, memory_by_stride_kib, peak_activation_bytes
+from mvit_search.profile.cost import cost_of_operators
 from mvit_search.profile.verify import verify
 from tests.random_configs import random_config
 
@@ -122,6 +123,17 @@ def test_the_table_is_a_graph_in_order_and_blocks_partition_it(rng):
     assert sum(row.macs for row in rows) == cost(config).macs
     assert sum(row.operators for row in rows) == len(ops)
     assert len({row.name for row in rows}) == len(rows)
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_a_folded_table_costs_what_the_whole_one_does(rng):
+    config = random_config(rng)
+    whole, folded = operators(config), operators(config, folded=True)
+    assert cost_of_operators(folded) == cost_of_operators(whole)
+    assert sum(op.times for op in folded) == len(whole)
+    for kind in KINDS:
+        assert sum(op.times for op in folded if op.kind == kind) == sum(op.kind == kind for op in whole)
 
 
 def test_weights_are_params_less_one_number_per_folded_channel():

@@ -1,0 +1,191 @@
+"""The training loop on real digits with a tiny network: it learns, repeats itself, and fails by name."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage
+from mvit_search.data import ImageSet, load_data
+from mvit_search.errors import InputError, TrainingDiverged
+from mvit_search.proxy import ProxyResult, Recipe, default_recipe, train, training
+from mvit_search.proxy.batches import Batches
+
+TINY = MobileViTConfig(
+    image_size=(16, 16),
+    stem_channels=8,
+    head_expansion=2.0,
+    stages=(
+        ConvStage(out_channels=16, stride=2, expand_ratio=2.0),
+        MobileViTStage(out_channels=24, expand_ratio=2.0, transformer_dim=32, num_layers=1, num_heads=2),
+    ),
+)
+FAST = default_recipe("digits").model_copy(update={"image_size": 16, "epochs": 1})
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return load_data("digits", image_size=16, max_images=256)
+
+
+def run(data: ImageSet, recipe: Recipe = FAST, *, seed: int = 0) -> ProxyResult:
+    return train(TINY, data, recipe, seed=seed, threads=1)
+
+
+def weights_after_fit(data: ImageSet, recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
+    network = training.build(TINY, data.num_classes, seed, torch.device("cpu"))
+    batches = Batches(data, recipe, torch.device("cpu"), torch.Generator().manual_seed(seed))
+    training.fit(network, batches, recipe)
+    return network.state_dict()
+
+
+def replaced(data: ImageSet, **changes: object) -> ImageSet:
+    return ImageSet(**{**vars(data), **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_learns_far_above_chance() -> None:
+    data = load_data("digits", image_size=16)
+    recipe = FAST.model_copy(update={"epochs": 8, "learning_rate": 5e-3})
+    losses: list[tuple[int, float]] = []
+    result = train(TINY, data, recipe, seed=0, threads=1, on_epoch=lambda epoch, loss: losses.append((epoch, loss)))
+    assert result.top1 > 0.6  # chance is 0.1
+    assert [epoch for epoch, _ in losses] == list(range(1, 9))
+    assert losses[-1][1] < 0.7 * losses[0][1]
+    assert result.epochs == 8
+    assert result.steps == 8 * (len(data.train_images) // recipe.batch_size)
+    assert result.seconds > 0
+    assert result.images_per_second > 0
+
+
+def test_same_seed_same_bits_other_seed_other_result(digits: ImageSet) -> None:
+    first, second, other = run(digits), run(digits), run(digits, seed=1)
+    assert (first.top1, first.loss) == (second.top1, second.loss)
+    assert other.loss != first.loss
+
+
+def test_leaves_random_state_threads_and_data_alone(digits: ImageSet) -> None:
+    torch.manual_seed(5)
+    state, threads, pixels = torch.get_rng_state(), torch.get_num_threads(), digits.train_images.copy()
+    result = run(digits)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    np.testing.assert_array_equal(digits.train_images, pixels)
+    torch.manual_seed(99)
+    assert run(digits).loss == result.loss
+
+
+def test_threads_are_restored_after_a_failure(digits: ImageSet) -> None:
+    before = torch.get_num_threads()
+    other = 1 if before > 1 else 2
+    with pytest.raises(TrainingDiverged):
+        train(TINY, digits, FAST.model_copy(update={"learning_rate": 1e38}), seed=0, threads=other)
+    assert torch.get_num_threads() == before
+
+
+def test_an_absurd_learning_rate_diverges_by_name(digits: ImageSet) -> None:
+    with pytest.raises(TrainingDiverged, match=r"nan|inf"):
+        run(digits, FAST.model_copy(update={"learning_rate": 1e38}))
+
+
+def test_nan_weights_diverge_by_name(digits: ImageSet) -> None:
+    network = training.build(TINY, 10, 0, torch.device("cpu"))
+    nn.init.constant_(network.head.classifier.weight, float("nan"))
+    batches = Batches(digits, FAST, torch.device("cpu"), torch.Generator().manual_seed(0))
+    with pytest.raises(TrainingDiverged, match="training loss at step 1"):
+        training.fit(network, batches, FAST)
+    with pytest.raises(TrainingDiverged, match="held-out loss"):
+        training.evaluate(network, batches, digits)
+
+
+def test_ctrl_c_passes_through_and_restores_the_threads(digits: ImageSet) -> None:
+    def interrupt(epoch: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    before = torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, digits, FAST, seed=0, threads=1, on_epoch=interrupt)
+    assert torch.get_num_threads() == before
+    assert threading.current_thread() is threading.main_thread()
+
+
+def test_held_out_images_do_not_touch_the_weights(digits: ImageSet) -> None:
+    plain = weights_after_fit(digits, FAST)
+    spoilt = replaced(digits, val_images=255 - digits.val_images, val_labels=digits.val_labels[::-1].copy())
+    after = weights_after_fit(spoilt, FAST)
+    assert all(torch.equal(plain[name], after[name]) for name in plain)
+
+
+def test_recalibration_uses_training_images_alone(digits: ImageSet) -> None:
+    def statistics(data: ImageSet) -> torch.Tensor:
+        network = training.build(TINY, 10, 0, torch.device("cpu"))
+        batches = Batches(data, FAST, torch.device("cpu"), torch.Generator().manual_seed(0))
+        training.recalibrate(network, batches)
+        return network.stem.norm.running_var
+
+    assert torch.equal(statistics(digits), statistics(replaced(digits, val_images=255 - digits.val_images)))
+
+
+def test_top1_is_the_share_of_held_out_images_that_are_right(digits: ImageSet) -> None:
+    class Always(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.eye(10)[torch.full((len(images),), 3)]
+
+    batches = Batches(digits, FAST, torch.device("cpu"), torch.Generator())
+    top1, loss = training.evaluate(Always(), batches, digits)
+    assert top1 == pytest.approx(float((digits.val_labels == 3).mean()))
+    assert loss > 0
+
+
+def test_no_decay_on_norms_and_biases() -> None:
+    network = training.build(TINY, 10, 0, torch.device("cpu"))
+    decayed, free = training.optimiser(network, FAST).param_groups
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    assert decayed["weight_decay"] == FAST.weight_decay
+    assert free["weight_decay"] == 0
+    assert len(decayed["params"]) + len(free["params"]) == len(names)
+    assert not [names[id(p)] for p in decayed["params"] if "norm" in names[id(p)] or names[id(p)].endswith("bias")]
+    assert all("norm" in names[id(p)] or names[id(p)].endswith("bias") for p in free["params"])
+
+
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    recipe = FAST.model_copy(update={"epochs": 4, "warmup_epochs": 1.0})
+    rates = [training.learning_rate(recipe, step, 10) for step in range(40)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[9] == rates[10] == max(rates) == recipe.learning_rate
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 0.01 * recipe.learning_rate
+    assert training.learning_rate(recipe.model_copy(update={"epochs": 1, "warmup_epochs": 9.0}), 0, 1) > 0
+
+
+def test_fewer_images_than_a_batch_is_one_clear_line(digits: ImageSet) -> None:
+    small = load_data("digits", image_size=16, max_images=20)
+    with pytest.raises(InputError, match="20 training images, fewer than a batch of 32"):
+        run(small)
+
+
+def test_data_of_another_resolution_is_refused(digits: ImageSet) -> None:
+    with pytest.raises(InputError, match="16 px"):
+        run(digits, default_recipe("digits"))
+
+
+def test_candidates_costed_at_another_resolution_train_all_the_same(digits: ImageSet) -> None:
+    costed = TINY.with_image_size(256)
+    assert train(costed, digits, FAST, seed=0, threads=1).loss == run(digits).loss
+
+
+def test_photographs_in_a_folder_train(tmp_path: Path) -> None:
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
+        (tmp_path / name).mkdir()
+        for index in range(20):
+            pixels = np.clip(np.array(colour) + generator.normal(0, 30, (24, 24, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.jpg")
+    recipe = default_recipe(str(tmp_path)).model_copy(update={"image_size": 24, "batch_size": 8, "epochs": 3})
+    result = run(load_data(str(tmp_path), image_size=24), recipe)
+    assert result.top1 > 0.8
