@@ -119,11 +119,15 @@ def test_content_is_found_in_a_wheel(tmp_path):
     assert (site / "mvit_search/_bundled/dashboards/app.py").is_file()
     assert (site / "mvit_search/latency/targets/iphone12.json").is_file()
     assert (site / "mvit_search/py.typed").is_file()
+    assert (site / "mvit_search/analysis/report.css").is_file()
+    assert (site / "mvit_search/_bundled/dashboards/assets/style.css").is_file()
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "import mvit_search; assert mvit_search.__file__.startswith(sys.path[0]), mvit_search.__file__\n"
         "from mvit_search.space import load_space; assert load_space('mobilevit').size() >= 10**12\n"
         "from mvit_search.latency import load_target; load_target('iphone12')\n"
+        "from mvit_search.cli.dashboard import _dashboards; from pathlib import Path\n"
+        "app = _dashboards().app; assert app.__file__.startswith(sys.path[0]); app.create_app(Path('.'))\n"
     )
     done = run_python(code, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -273,8 +273,8 @@ class Search:
 
 
 def _population(trials: int) -> int:
-    """A generation: about 20, or a third of a short run, so that even that one breeds."""
-    return min(20, max(6, trials // 3))
+    """A generation: 20, or half of a short run, so that even that one breeds."""
+    return min(20, max(6, trials // 2))
 
 
 def _with_evaluation(record: Record, seed: int, evaluation: Evaluation) -> Record:

@@ -6,8 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from mvit_search import __version__
 from mvit_search.architecture import PRESETS, MobileViTConfig
+from mvit_search.architecture.config import known_fields, validation_input_error
 from mvit_search.data import ImageSet, load_data
 from mvit_search.errors import InputError
 from mvit_search.latency import Target, load_target
@@ -93,17 +96,28 @@ def prepare(settings: RunSettings) -> Plan:
     Raises:
         InputError: for any part that is unknown, malformed or contradictory.
     """
+    from mvit_search.proxy.training import require_trainable
+
     space = load_space(settings.space)
     target = load_target(settings.target)
     check_sampler(settings.sampler)
     _check_device(settings.device)
     limits = Limits(settings.budget, settings.num_classes)
     limits.check_reachable(space)
-    recipe = default_recipe(settings.data)
-    changes = {"epochs": settings.epochs, "image_size": settings.proxy_size}
-    recipe = Recipe.model_validate({**recipe.model_dump(), **{k: v for k, v in changes.items() if v is not None}})
+    recipe = _recipe(settings)
     data = load_data(settings.data, image_size=recipe.image_size, max_images=settings.images, seed=settings.seed)
+    require_trainable(data, recipe)
     return Plan(settings, space, target, limits, data, recipe)
+
+
+def _recipe(settings: RunSettings) -> Recipe:
+    """The data's default recipe with what the settings override."""
+    changes = {"epochs": settings.epochs, "image_size": settings.proxy_size}
+    changed = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return Recipe.model_validate({**default_recipe(settings.data).model_dump(), **changed})
+    except ValidationError as error:
+        raise validation_input_error(error, "recipe", known_fields(Recipe)) from None
 
 
 def _check_device(name: str) -> None:
