@@ -42,7 +42,8 @@ def finished(tmp_path_factory):
 @pytest.mark.slow
 def test_run_keeps_the_contract(finished):
     cwd, document, progress = finished
-    assert {"run", "directory", "trained", "rejected", "duplicates", "hypervolume", "front", "baselines"} <= document.keys()
+    keys = {"run", "directory", "trained", "rejected", "duplicates", "hypervolume", "front", "baselines"}
+    assert keys <= document.keys()
     assert document["trained"] == 5
     for point in document["front"]:
         assert {"ref", "params", "macs", "latency_ms", "top1", "top1_std", "config"} <= point.keys()
