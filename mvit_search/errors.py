@@ -3,8 +3,7 @@
     MvitSearchError
     ├── InputError              bad input: the caller can mend it; the CLI exits 2
     │   ├── UnknownNameError    a name that no preset, space, target, ... has
-    │   ├── ConflictError       a results folder that belongs to something else, or is in use
-    │   └── MissingExtraError   an optional dependency is not installed
+    │   └── ConflictError       a results folder that belongs to something else, or is in use
     └── WorkError               the input was fine, the work failed; the CLI exits 1
         └── TrainingDiverged    a candidate's loss became NaN or infinite: a recorded outcome
 
@@ -42,13 +41,6 @@ class UnknownNameError(InputError):
 
 class ConflictError(InputError):
     """A results folder that belongs to another run, or that a live process holds."""
-
-
-class MissingExtraError(InputError):
-    """An optional dependency is missing; names the extra that brings it."""
-
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(feature, None, "needs a package that is not installed", f"pip install 'mvit-search[{extra}]'")
 
 
 class WorkError(MvitSearchError):

@@ -67,7 +67,7 @@ def make_document(
     front = pareto_front(records)
     baselines = [record.row(run) for record in records if record.name]
     baselines += [_over_budget_row(name) for name in over_budget]
-    points = [(record.latency.ms, record.top1) for record in front]
+    points = [(record.latency_ms, record.top1) for record in front]
     return {
         "run": run, "directory": f"results/{run}", "state": state,
         "ended_by": "trials" if state == "finished" else None,

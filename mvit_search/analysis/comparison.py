@@ -100,13 +100,13 @@ def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison,
     at_latency = f"at equal or lower {document.latency_word} latency".replace("  ", " ")
     higher = [pair for pair in pairs if pair.difference > 0]
     if not higher and any(point.same_network(baseline) for point in document.front):
-        return f"{name} is on the front itself: nothing found is as fast and more accurate.{_faster_and_level(pairs)}"
+        return f"{name} is on the front itself: nothing found is as fast and more accurate.{_faster_and_level(document, pairs)}"
     if not higher:
         which = f"The one {points} is not" if total == 1 else f"None of the {total} {points} is"
-        return f"{which} more accurate than {name} {at_latency}.{_faster_and_level(pairs)}"
+        return f"{which} more accurate than {name} {at_latency}.{_faster_and_level(document, pairs)}"
     count = len(higher)
     subject = f"{count} of {total} {points} {'is' if count == 1 else 'are'}" if total > 1 else f"The one {points} is"
-    return f"{subject} more accurate than {name} {at_latency}; {_how_sure(higher)}.{_faster_and_level(pairs)}"
+    return f"{subject} more accurate than {name} {at_latency}; {_how_sure(higher)}.{_faster_and_level(document, pairs)}"
 
 
 def _how_sure(higher: list[Comparison]) -> str:
@@ -124,14 +124,14 @@ def _how_sure(higher: list[Comparison]) -> str:
     return f"{sure} of the {len(higher)} differences {'is' if sure == 1 else 'are'} larger than {seeds}"
 
 
-def _faster_and_level(pairs: tuple[Comparison, ...]) -> str:
+def _faster_and_level(document: FrontDocument, pairs: tuple[Comparison, ...]) -> str:
     level = [pair for pair in pairs if pair.standing == "level" and pair.saved_ms > 0]
     if not level:
         return ""
     fastest = max(level, key=lambda pair: pair.saved_ms)
     return (
         f" The fastest point that is indistinguishable from it in accuracy ({fastest.point.ref}) takes"
-        f" {fastest.point.latency_ms:.1f} ms against {fastest.baseline.latency_ms:.1f} ms."
+        f" {_latency(document, fastest.point)} against {_latency(document, fastest.baseline)}."
     )
 
 
@@ -148,8 +148,8 @@ def _level_with_best(document: FrontDocument) -> tuple[str, ...]:
         return ()
     fastest = min(level, key=lambda p: p.latency_ms or 0.0)
     return (
-        f"The most accurate point ({best.ref}, {best.latency_ms:.1f} ms) is indistinguishable in accuracy from"
-        f" {fastest.ref} at {fastest.latency_ms:.1f} ms.",
+        f"The most accurate point ({best.ref}, {_latency(document, best)}) is indistinguishable in accuracy from"
+        f" {fastest.ref} at {_latency(document, fastest)}.",
     )
 
 
@@ -168,6 +168,10 @@ def _by_accuracy(document: FrontDocument) -> tuple[Point, ...]:
 
 def _not_slower(point: Point, baseline: Point) -> bool:
     return (point.latency_ms or 0.0) <= (baseline.latency_ms or 0.0)
+
+
+def _latency(document: FrontDocument, point: Point) -> str:
+    return document.known(f"{point.latency_ms:.1f} ms")
 
 
 def _points(difference: float) -> str:

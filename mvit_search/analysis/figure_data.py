@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from mvit_search._quantities import format_count
 from mvit_search.analysis.front_document import FrontDocument, Point, display_target
 from mvit_search.analysis.stages import stage_summary
-from mvit_search.analysis.tables import bytes_text, count_text, latency_text, top1_text
+from mvit_search.analysis.tables import bytes_text, latency_text, top1_text
 from mvit_search.records import hypervolume
 
 
@@ -111,7 +112,7 @@ def _facts(point: Point) -> tuple[str, ...]:
         f"Top-1 {top1_text(point)}",
         f"Latency {latency_text(point)}",
         point.latency_source or "source of the latency unknown",
-        f"{count_text(point.params)} parameters, {count_text(point.macs)} MACs,"
+        f"{format_count(point.params)} parameters, {format_count(point.macs)} MACs,"
         f" {bytes_text(point.peak_activation_bytes)} peak activations",
     ]
     if point.config is not None:

@@ -2,13 +2,21 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import InputError
 from mvit_search.records import Record
+
+# Bounded as the command line bounds what it reads, so that no figure of a foreign file is beyond printing.
+Count = Annotated[int, Field(ge=0, lt=10**18)]
+Milliseconds = Annotated[float, Field(ge=0, lt=1e18, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+CUT_SHORT = "cut short"
+"""State of a run whose process was killed: `front.json` still says `running`, and nothing runs."""
 
 _FAMILY_NAMES = {"mobilevit": "MobileViT", "mobilevitv2": "MobileViTv2"}
 
@@ -24,16 +32,16 @@ class Point(BaseModel):
     ref: str | None = None
     name: str | None = None
     outcome: str = "trained"
-    params: int
-    macs: int
-    peak_activation_bytes: int | None = None
-    latency_ms: float | None = None
-    latency_low_ms: float | None = None
-    latency_high_ms: float | None = None
+    params: Count
+    macs: Count
+    peak_activation_bytes: Count | None = None
+    latency_ms: Milliseconds | None = None
+    latency_low_ms: Milliseconds | None = None
+    latency_high_ms: Milliseconds | None = None
     latency_source: str | None = None
-    top1: float | None = None
-    top1_std: float | None = None
-    top1_by_seed: dict[str, float] = Field(default_factory=dict)
+    top1: Share | None = None
+    top1_std: Share | None = None
+    top1_by_seed: dict[str, Share] = Field(default_factory=dict)
     error: str | None = None
     digest: str | None = None
     config: MobileViTConfig | None = None
@@ -56,20 +64,30 @@ class Point(BaseModel):
 
 
 class FrontDocument(BaseModel):
-    """`front.json`. `hypervolume_reference` holds the `latency_ms` that the box ends at."""
+    """`front.json`.
+
+    Attributes:
+        directory: the run's folder, as it was written when the run began.
+        state: `running`, `finished`, `stopped` (by its user), `failed` (by an error); `CUT_SHORT` if it was killed.
+        latency_measured: whether the latencies were measured; None where the document does not say.
+        hypervolume_reference: holds the `latency_ms` that the box ends at.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     run: str
+    directory: str | None = None
     target: str = ""
-    budget: int | None = None
+    latency_measured: bool | None = None
+    budget: Count | None = None
     state: str = "finished"
     ended_by: str | None = None
-    trained: int = 0
-    rejected: int = 0
-    duplicates: int = 0
-    failed: int = 0
-    hypervolume: float | None = None
-    hypervolume_reference: dict[str, float] = Field(default_factory=dict)
+    error: str | None = None
+    trained: Count = 0
+    rejected: Count = 0
+    duplicates: Count = 0
+    failed: Count = 0
+    hypervolume: Share | None = None
+    hypervolume_reference: dict[str, Milliseconds] = Field(default_factory=dict)
     front: tuple[Point, ...] = ()
     baselines: tuple[Point, ...] = ()
 
@@ -80,9 +98,15 @@ class FrontDocument(BaseModel):
 
     @property
     def latency_word(self) -> str:
-        """`predicted`, `measured`, both, or nothing where no row has a latency."""
+        """`predicted` or `measured`; from the rows' sources, both or nothing, where the document does not say."""
+        if self.latency_measured is not None:
+            return "measured" if self.latency_measured else "predicted"
         sources = {p.latency_source.partition(":")[0] for p in (*self.front, *self.baselines) if p.latency_source}
         return " and ".join(sorted(sources, reverse=True))
+
+    def known(self, latency: str) -> str:
+        """`7.3 ms` -> `predicted 7.3 ms`: no latency stands without the way it is known."""
+        return f"{self.latency_word} {latency}".lstrip()
 
     @property
     def latency_sources(self) -> tuple[str, ...]:
@@ -100,16 +124,19 @@ def read_document(document: dict[str, Any]) -> FrontDocument:
     try:
         return FrontDocument.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"front document: {where}", None, first["msg"], "write it anew with `mvit-search run`"
-        ) from None
+        raise _broken("front document", error) from None
 
 
 def candidate_points(records: Iterable[Record], run: str) -> tuple[Point, ...]:
-    """Every finished candidate, in the order of evaluation."""
-    return tuple(Point.model_validate(record.row(run)) for record in sorted(records, key=lambda r: r.number))
+    """Every finished candidate, in the order of evaluation.
+
+    Raises:
+        InputError: a record holds a figure that cannot be.
+    """
+    try:
+        return tuple(Point.model_validate(record.row(run)) for record in sorted(records, key=lambda r: r.number))
+    except ValidationError as error:
+        raise _broken("candidate", error) from None
 
 
 def display_name(preset: str) -> str:
@@ -123,3 +150,10 @@ def display_target(target: str) -> str:
     if match := re.fullmatch(r"(iphone|ipad)[-_ ]?(.*)", target, re.IGNORECASE):
         return f"{'iPhone' if match[1].lower() == 'iphone' else 'iPad'} {match[2]}".strip()
     return "CPU" if target == "cpu" else target
+
+
+def _broken(what: str, error: ValidationError) -> InputError:
+    """Names the first key that is missing or has a wrong value."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return InputError(f"{what}: {where}", None, first["msg"], "write it anew with `mvit-search run --resume`")

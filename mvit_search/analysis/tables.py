@@ -6,9 +6,6 @@ from mvit_search._quantities import format_bytes, format_count
 from mvit_search.analysis.comparison import Comparison, comparisons
 from mvit_search.analysis.front_document import FrontDocument, Point, read_document
 
-COLUMNS = ("Reference", "Parameters", "MACs", "Peak activations", "Latency", "Top-1 (proxy)", "Against presets")
-"""MACs: one multiply-add is one; papers print this as "FLOPs"."""
-
 NONE = "–"
 Kind = Literal["front", "baseline"]
 
@@ -19,7 +16,7 @@ class TableRow(NamedTuple):
     Attributes:
         ref: `RUN/NUMBER`; a preset's name where it was not trained.
         kind: a point of the front, or a preset set beside it.
-        cells: text under `COLUMNS`.
+        cells: text under the table's `columns`.
         beats: presets that it beats by more than the seed spread at equal or lower latency.
     """
 
@@ -30,7 +27,10 @@ class TableRow(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Column titles and the networks under them; `rows` is the bare text."""
+    """Column titles and the networks under them; `rows` is the bare text.
+
+    MACs: one multiply-add is one; papers print this as "FLOPs".
+    """
 
     columns: tuple[str, ...]
     entries: tuple[TableRow, ...]
@@ -43,7 +43,7 @@ class Table(NamedTuple):
     @property
     def left(self) -> tuple[str, ...]:
         """Columns that hold words; the others hold numbers."""
-        return COLUMNS[0], COLUMNS[-1]
+        return self.columns[0], self.columns[-1]
 
 
 def front_table(document: dict[str, Any]) -> Table:
@@ -73,24 +73,30 @@ def front_rows(document: FrontDocument) -> Table:
         beats = tuple(pair.baseline.title for pair in own if pair.standing == "better")
         standing = "is a preset" if point.name else "; ".join(filter(None, map(_standing, own))) or NONE
         rows.append(TableRow(point.ref, "front", (*_cells(point), standing), beats))
-    return Table(COLUMNS, tuple(rows))
+    return Table(_columns(document), tuple(rows))
 
 
 def baseline_rows(document: FrontDocument) -> Table:
     """`baseline_table` of a document that is already validated."""
     rows = (TableRow(p.ref, "baseline", (*_cells(p), _why_no_accuracy(p))) for p in document.baselines)
-    return Table(COLUMNS, tuple(rows))
+    return Table(_columns(document), tuple(rows))
 
 
-def count_text(number: int) -> str:
-    """2_317_848 -> `2.32 M`."""
-    text = format_count(number)
-    return f"{text[:-1]} {text[-1]}" if text[-1].isalpha() else text
+def latency_title(document: FrontDocument) -> str:
+    """`Latency (predicted)` or `Latency (measured)`; bare only where the document does not say."""
+    return f"Latency ({document.latency_word})" if document.latency_word else "Latency"
 
 
 def bytes_text(number: int | None) -> str:
     """1_605_632 -> `1.53 MiB`."""
     return NONE if number is None else format_bytes(number)
+
+
+def sourced_latency_text(point: Point, document: FrontDocument) -> str:
+    """`predicted 7.2 ms [6.3, 8.1]`: for places without a title that says how it is known."""
+    if point.latency_ms is None:
+        return NONE
+    return document.known(latency_text(point))
 
 
 def latency_text(point: Point) -> str:
@@ -114,10 +120,15 @@ def top1_text(point: Point) -> str:
     return f"{text} ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else text
 
 
+def _columns(document: FrontDocument) -> tuple[str, ...]:
+    latency = latency_title(document)
+    return "Reference", "Parameters", "MACs", "Peak activations", latency, "Top-1 (proxy)", "Against presets"
+
+
 def _cells(point: Point) -> tuple[str, ...]:
     reference = f"{point.title} ({point.ref})" if point.name and point.ref != point.name else point.title
     memory = bytes_text(point.peak_activation_bytes)
-    return reference, count_text(point.params), count_text(point.macs), memory, latency_text(point), top1_text(point)
+    return reference, format_count(point.params), format_count(point.macs), memory, latency_text(point), top1_text(point)
 
 
 def _standing(pair: Comparison) -> str:

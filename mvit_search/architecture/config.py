@@ -39,6 +39,8 @@ Stride = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=2)]
 Patch = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=64)]
 Pixels = Annotated[int, BeforeValidator(_integral), Field(ge=16, le=8192)]
 Ratio = Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)]
+# Below 1 the block would narrow, and leaving the expansion out (at 1) would cost more than having it.
+ExpandRatio = Annotated[float, Field(ge=1, le=16, allow_inf_nan=False)]
 Activation = Literal["silu", "relu", "hardswish"]
 
 
@@ -53,7 +55,7 @@ class ConvStage(_Frozen):
     out_channels: Channels
     num_blocks: Depth = 1
     stride: Stride = 1
-    expand_ratio: Ratio = 4.0
+    expand_ratio: ExpandRatio = 4.0
 
 
 class MobileViTStage(_Frozen):
@@ -69,7 +71,7 @@ class MobileViTStage(_Frozen):
     kind: Literal["mobilevit"] = "mobilevit"
     out_channels: Channels
     stride: Stride = 2
-    expand_ratio: Ratio = 4.0
+    expand_ratio: ExpandRatio = 4.0
     transformer_dim: Channels
     num_layers: Depth = 2
     num_heads: Depth = 4

@@ -88,7 +88,9 @@ def operators(config: MobileViTConfig, num_classes: int = 1000, *, folded: bool 
 
 
 def bytes_read(op: Op, ops: tuple[Op, ...], bytes_per_number: int = 2) -> int:
-    """Bytes of inputs and weights that the operator reads (fp16 by default)."""
+    """Bytes of inputs and weights that the operator reads (fp16 by default); a reshape reads nothing."""
+    if op.kind == "reshape":
+        return 0
     inputs = sum(ops[i].elements if i != NETWORK_INPUT else math.prod(op.in_shape) for i in op.inputs)
     return bytes_per_number * (inputs + op.weights)
 

@@ -3,7 +3,6 @@
 Modules of this package import nothing heavy at the top: `--help` must answer in under half a second.
 """
 
-import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -62,16 +61,14 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of a pipe (`| head`) has gone; Python must not try to flush into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         # Typer's own usage errors (unknown option, missing argument) carry this method; anything else is a defect.
         describe = getattr(error, "format_message", None)
         if debug or describe is None:
             raise
-        _complain(" ".join(describe().split()) + "; see mvit-search --help")
+        # Without arguments Typer has shown the help already, and complains of nothing.
+        if message := " ".join(describe().split()):
+            _complain(f"{message}; see mvit-search --help")
         sys.exit(EXIT_BAD_INPUT)
     sys.exit(code if isinstance(code, int) else 0)
 

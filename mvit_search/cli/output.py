@@ -1,6 +1,7 @@
 """Printing: tables for people, one JSON document for programs."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ _WIDE = 110
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout, and nothing else."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    _write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[str]) -> None:
@@ -31,9 +32,22 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column, justify="left" if column in left else "right", no_wrap=wide and column != columns[-1])
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    _write(captured.get())
 
 
 def say(message: str) -> None:
     """A plain line on stdout."""
-    print(message)
+    _write(message + "\n")
+
+
+def _write(text: str) -> None:
+    """Write and flush; a reader that has gone (`| head`) ends the program quietly."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more as it ends, and must not meet the broken pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

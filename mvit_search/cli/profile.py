@@ -102,8 +102,13 @@ def _print(document: dict[str, Any], layers: bool) -> None:
     if layers:
         blocks = [
             (row["name"], "x".join(map(str, row["shape"])), str(row["stride"]), str(row["operators"]),
-             f"{row['params']:,}", format_count(row["macs"]))
+             f"{row['params']:,}", format_count(row["macs"]), format_bytes(row["moved_bytes"]))
             for row in document["layers"]
         ]  # fmt: skip
-        print_table("blocks", ("block", "output", "stride", "operators", "params", "MACs"), blocks, left=("block",))
+        print_table(
+            "blocks",
+            ("block", "output", "stride", "operators", "params", "MACs", "moved (fp16)"),
+            blocks,
+            left=("block",),
+        )
         say("Outputs are channels x height x width; inside a transformer pixels of a patch x patches x channels.")

@@ -1,6 +1,7 @@
 """`mvit-search run`: search, from a budget and a phone to a Pareto front."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,15 +45,15 @@ def run(
         typer.Option(help="Time limit, e.g. 30m; a third is kept for the finals.  [default: 5m]", metavar="D"),
     ] = None,
     final_seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds per point of the final front.  [default: 3]")
+        int | None, typer.Option(min=1, max=100, help="Seeds per point of the final front.  [default: 3]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31, help="Seed of everything random.  [default: 0]")] = None,
     sampler: Annotated[str | None, typer.Option(help="nsga2, tpe or random.  [default: nsga2]")] = None,
     num_classes: Annotated[
         int | None, typer.Option(min=1, help="Classes of the costed network.  [default: 1000, as the papers count]")
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where to train: cpu, cuda, mps.  [default: cpu]")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a training.  [default: torch's]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a training.  [default: 1]")] = None,
     results_dir: ResultsDirOption = RESULTS_DIR,
     name: Annotated[str | None, typer.Option(help="Name of the run.  [default: made from the settings]")] = None,
     resume: Annotated[
@@ -68,7 +69,7 @@ def run(
     )  # fmt: skip
     folder = _folder(given, results_dir, name, resume)
     if resume:
-        given = {**folder.read_run()["settings"], **given}
+        given = {**_settings(folder), **given}
     document = _search(folder, given)
     if json:
         print_json(document)
@@ -101,15 +102,25 @@ def _folder(given: dict[str, Any], results_dir: Path, name: str | None, resume: 
                 raise InputError(f"--{required}", None, "is required", f"for example {example}")
     if name is None:
         parts = [format_count(given["budget"]).replace(".00", ""), given["target"]]
-        parts += [Path(given[key]).resolve().stem for key in ("space", "data", "sampler") if key in given]
+        parts += [Path(given[key]).name.removesuffix(".yaml") for key in ("space", "data", "sampler") if key in given]
         parts += [f"seed{given['seed']}"] if "seed" in given else []
-        name = "-".join(parts)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))[:100]
     elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise InputError("--name", name, "must be letters, digits, '.', '_' and '-' alone, at most 100")
     folder = RunFolder(results_dir / name)
     if resume and not folder.exists():
         raise UnknownNameError("run", name, run_names(results_dir))
     return folder
+
+
+def _settings(folder: "RunFolder") -> dict[str, Any]:
+    """What the run was begun with."""
+    from mvit_search.errors import InputError
+
+    settings = folder.read_run().get("settings")
+    if not isinstance(settings, dict):
+        raise InputError("run", str(folder.run_file), "holds no settings", "give them again, without --resume")
+    return settings
 
 
 def _search(folder: "RunFolder", given: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +134,8 @@ def _search(folder: "RunFolder", given: dict[str, Any]) -> dict[str, Any]:
     except KeyboardInterrupt:
         if (folder.path / "front.json").is_file():
             write_report(folder, folder.report_file)
-        command = f"mvit-search run --resume --results-dir {folder.path.parent} --name {folder.name}"
+        words = ("mvit-search", "run", "--resume", "--results-dir", str(folder.path.parent), "--name", folder.name)
+        command = shlex.join(words)
         typer.echo(f"stopped; nothing finished is lost. Carry on: {command}", err=True)
         raise
     write_report(folder, folder.report_file)
@@ -134,11 +146,12 @@ def _closing(document: dict[str, Any], report: Path) -> str:
     """How the run ended, and what to do with it."""
     ended = {
         "trials": "All candidates trained",
-        "time": "Time limit reached",
+        "time": "Time limit reached (carry on with --resume and a longer --time)",
         "space exhausted": "Nothing new left in the space",
     }
     counts = f"{document['trained']} trained, {document['failed']} failed, {document['rejected']} over budget"
+    reference = shlex.quote(document["directory"] + "/best")
     return (
         f"{ended[document['ended_by']]}: {counts}, {document['duplicates']} repeated.\n"
-        f"Report: {report}\nExport a point: mvit-search export {document['run']}/best --to corenet --out DIR"
+        f"Report: {report}\nExport a point: mvit-search export {reference} --to corenet --out DIR"
     )

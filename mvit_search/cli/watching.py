@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from mvit_search._quantities import format_count, format_seconds
@@ -33,7 +33,9 @@ class Lines:
 
     def update(self, progress: "Progress", record: "Record | None") -> None:
         if record is not None:
-            print(_line(progress, record), file=sys.stderr, flush=True)
+            # A reader of stderr that has gone (`2>&1 | head`) is no reason to stop a search.
+            with suppress(BrokenPipeError):
+                print(_line(progress, record), file=sys.stderr, flush=True)
 
 
 class Panel:
@@ -66,7 +68,7 @@ def _counters(progress: "Progress") -> "Table":
         "over budget": str(progress.rejected),
         "repeated": str(progress.duplicates),
         "finals": f"{done} of {planned}" if planned else "-",
-        "best top-1": f"{100 * best.top1:.1f} % at {best.latency.ms:.1f} ms" if best else "-",
+        "best top-1": _point(best) if best else "-",
         "hypervolume": f"{progress.hypervolume:.4f}",
         "elapsed": format_seconds(progress.elapsed_s),
         "left": f"about {format_seconds(progress.remaining_s)}" if progress.remaining_s is not None else "-",
@@ -77,11 +79,22 @@ def _counters(progress: "Progress") -> "Table":
     return table
 
 
+def _point(record: "Record") -> str:
+    """`91.8 % at predicted 7.32 ms`."""
+    assert record.latency is not None
+    return f"{100 * record.top1:.1f} % at {record.latency.how} {record.latency_ms:.2f} ms"
+
+
 def _line(progress: "Progress", record: "Record") -> str:
     done, planned = progress.finals
-    where = f"final {done}/{planned}" if progress.phase == "finals" else f"{progress.trained}/{progress.trials}"
-    what = f"{record.name or f'#{record.number}'}: {format_count(record.params)} params, {record.latency.ms:.2f} ms"
-    result = f"top-1 {100 * record.top1:.2f} %" if record.outcome == "trained" else f"failed: {record.error}"
+    where = (
+        f"final {done}/{planned}"
+        if progress.phase == "finals"
+        else f"{progress.trained + progress.failed}/{progress.trials}"
+    )
+    what = f"{record.name or f'#{record.number}'}: {format_count(record.params)} params"
+    result = f"top-1 {_point(record)}" if record.outcome == "trained" else f"failed: {record.error}"
+    best = f", best {_point(progress.best)}" if progress.best else ""
     counts = f"{progress.rejected} over budget, {progress.duplicates} repeated"
     left = f", about {format_seconds(progress.remaining_s)} left" if progress.remaining_s is not None else ""
-    return f"[{where}] {what}, {result} ({counts}, hypervolume {progress.hypervolume:.4f}{left})"
+    return f"[{where}] {what}, {result} ({counts}{best}, hypervolume {progress.hypervolume:.4f}{left})"

@@ -9,7 +9,7 @@ from mvit_search._files import write_atomically
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import InputError, WorkError
 
-_PREFIX = "mvit_search_"
+_PREFIX = "mvit_search"
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,13 @@ class Exporter(Protocol):
 
 
 def export_name(name: str, config: MobileViTConfig) -> str:
-    """`first-run/12` -> `mvit_search_first_run_12`: a Python module's name, a file's and a registry's.
+    """`first-run/12` -> `mvit_search_first_run_12_1f0c9a`: a Python module's name, a file's and a registry's.
 
-    The prefix keeps it apart from the destination's own models. A name without a Latin letter or digit
-    becomes the first twelve digits of the config's digest.
+    The prefix keeps it apart from the destination's own models, the first digits of the config's digest from
+    another network whose name has the same letters and digits.
     """
-    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or config.digest()[:12]
-    # CoreNet leaves out files that end so: it takes them for tests.
-    return _PREFIX + slug + ("_model" if slug.endswith("test") else "")
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return "_".join(filter(None, (_PREFIX, slug, config.digest()[:6])))
 
 
 def write_files(out: Path, texts: dict[str, str]) -> tuple[Path, ...]:

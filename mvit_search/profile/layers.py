@@ -4,10 +4,14 @@ from itertools import groupby
 from typing import NamedTuple
 
 from mvit_search.architecture import Op
+from mvit_search.architecture.ops import bytes_read, bytes_written
 
 
 class LayerRow(NamedTuple):
-    """Cost of one block: its operators' parameters and MACs, and the shape it hands on (channels first)."""
+    """Cost of one block: what its operators sum to, and the shape it hands on (channels first).
+
+    `moved_bytes` counts inputs, weights and outputs of every operator, fp16, each time they are read or written.
+    """
 
     name: str
     operators: int
@@ -15,6 +19,7 @@ class LayerRow(NamedTuple):
     stride: int
     params: int
     macs: int
+    moved_bytes: int
 
 
 def layer_rows(ops: tuple[Op, ...]) -> tuple[LayerRow, ...]:
@@ -24,7 +29,8 @@ def layer_rows(ops: tuple[Op, ...]) -> tuple[LayerRow, ...]:
         members = tuple(group)
         last = members[-1]
         params, macs = sum(op.params for op in members), sum(op.macs for op in members)
-        rows.append(LayerRow(name, len(members), last.shape, last.stride, params, macs))
+        moved = sum(bytes_read(op, ops) + bytes_written(op) for op in members)
+        rows.append(LayerRow(name, len(members), last.shape, last.stride, params, macs, moved))
     return tuple(rows)
 
 

@@ -11,7 +11,7 @@ def pareto_front(records: Iterable[Record]) -> tuple[Record, ...]:
     Of several records with equal latency and equal top-1 the one with the lowest number stays.
     """
     trained = [record for record in records if record.outcome == "trained"]
-    trained.sort(key=lambda record: (record.latency.ms, -record.top1, record.number))
+    trained.sort(key=lambda record: (record.latency_ms, -record.top1, record.number))
     front: list[Record] = []
     for record in trained:
         if not front or record.top1 > front[-1].top1:
@@ -34,7 +34,7 @@ def hypervolume(points: Sequence[tuple[float, float]], worst_latency_ms: float) 
 
 def best(front: Sequence[Record]) -> Record:
     """The most accurate; of equals the fastest."""
-    return max(front, key=lambda record: (record.top1, -record.latency.ms))
+    return max(front, key=lambda record: (record.top1, -record.latency_ms))
 
 
 def knee(front: Sequence[Record]) -> Record:
@@ -44,18 +44,18 @@ def knee(front: Sequence[Record]) -> Record:
     """
     if len(front) < 3:
         return best(front)
-    ordered = sorted(front, key=lambda record: record.latency.ms)
+    ordered = sorted(front, key=lambda record: record.latency_ms)
     first, last = ordered[0], ordered[-1]
-    width = last.latency.ms - first.latency.ms
+    width = last.latency_ms - first.latency_ms
     height = last.top1 - first.top1
 
     def above_line(record: Record) -> float:
-        return (record.top1 - first.top1) / height - (record.latency.ms - first.latency.ms) / width
+        return (record.top1 - first.top1) / height - (record.latency_ms - first.latency_ms) / width
 
     return max(ordered, key=above_line)
 
 
 def best_within(front: Sequence[Record], limit_ms: float) -> Record | None:
     """The most accurate at or under `limit_ms`; None if all are slower."""
-    inside = [record for record in front if record.latency.ms <= limit_ms]
+    inside = [record for record in front if record.latency_ms <= limit_ms]
     return best(inside) if inside else None

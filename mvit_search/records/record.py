@@ -1,9 +1,9 @@
 """`Record`: the outcome of one candidate, with where each number comes from."""
 
 import statistics
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.latency import Latency
@@ -27,6 +27,11 @@ class LatencyFact(BaseModel):
     def of(cls, latency: Latency) -> "LatencyFact":
         return cls(**latency._asdict())
 
+    @property
+    def how(self) -> str:
+        """`predicted` or `measured`."""
+        return self.source.partition(":")[0]
+
 
 class Record(BaseModel):
     """What is known of one candidate of a run.
@@ -36,6 +41,7 @@ class Record(BaseModel):
         name: the preset's name if it is one.
         trial: the Optuna trial that proposed it; None for a preset outside the space.
         origin: where it came from; `initial` = drawn inside the limits for the first generation.
+        latency: None only if it could not be had, which makes the record a failed one.
         top1_by_seed: proxy accuracy on held-out images, 0..1, by training seed; empty if it failed.
         train_seconds: time its trainings took, in total.
         error: why it failed.
@@ -53,10 +59,22 @@ class Record(BaseModel):
     macs: int
     weight_bytes: int
     peak_activation_bytes: int
-    latency: LatencyFact
+    latency: LatencyFact | None
     top1_by_seed: dict[int, float] = Field(default_factory=dict)
     train_seconds: float = 0.0
     error: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.outcome == "trained" and (self.latency is None or not self.top1_by_seed):
+            raise ValueError("a trained record has a latency and a top-1")
+        return self
+
+    @property
+    def latency_ms(self) -> float:
+        """The latency's value; only for a trained record."""
+        assert self.latency is not None
+        return self.latency.ms
 
     @property
     def top1(self) -> float:
@@ -72,6 +90,7 @@ class Record(BaseModel):
     def row(self, run: str) -> dict[str, Any]:
         """The keys of the CLI's JSON contract for a point of the front."""
         trained = self.outcome == "trained"
+        latency = self.latency
         return {
             "ref": f"{run}/{self.number}",
             "name": self.name,
@@ -82,10 +101,10 @@ class Record(BaseModel):
             "macs": self.macs,
             "weight_bytes": self.weight_bytes,
             "peak_activation_bytes": self.peak_activation_bytes,
-            "latency_ms": self.latency.ms,
-            "latency_low_ms": self.latency.low_ms,
-            "latency_high_ms": self.latency.high_ms,
-            "latency_source": self.latency.source,
+            "latency_ms": latency.ms if latency else None,
+            "latency_low_ms": latency.low_ms if latency else None,
+            "latency_high_ms": latency.high_ms if latency else None,
+            "latency_source": latency.source if latency else None,
             "top1": self.top1 if trained else None,
             "top1_std": self.top1_std if trained else None,
             "top1_by_seed": {str(seed): value for seed, value in self.top1_by_seed.items()},

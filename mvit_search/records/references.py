@@ -38,7 +38,7 @@ def resolve(reference: str, results_dir: Path) -> Reference:
         raise UnknownNameError("preset", reference, PRESETS)
     folder = find_run(run, results_dir)
     record = folder.select(selector)
-    return Reference(record.name or f"{folder.name}/{record.number}", record.config, record)
+    return Reference(f"{folder.name}/{record.number}", record.config, record)
 
 
 def find_run(reference: str, results_dir: Path) -> RunFolder:

@@ -12,13 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from mvit_search._files import write_atomically
 from mvit_search._quantities import parse_milliseconds
 from mvit_search.errors import InputError, UnknownNameError
 from mvit_search.records.pareto import best, best_within, knee, pareto_front
-from mvit_search.records.record import LatencyFact, Record
+from mvit_search.records.record import Record
 
 _COLUMNS = (
     "ref", "name", "trial", "origin", "outcome", "params", "macs", "weight_bytes", "peak_activation_bytes",
@@ -72,16 +70,22 @@ class RunFolder:
         path = self.path / "candidates.csv"
         try:
             with path.open(encoding="utf-8", newline="") as stream:
-                return tuple(_record(row) for row in csv.DictReader(stream))
+                reader = csv.DictReader(stream)
+                if tuple(reader.fieldnames or ()) != _COLUMNS:
+                    raise ValueError("its columns are not those of a candidates.csv")
+                return tuple(_record(row) for row in reader)
         except FileNotFoundError:
             raise InputError("run", self.name, "has no finished candidate yet") from None
-        except (OSError, ValueError, KeyError, ValidationError) as error:
-            raise InputError("run", str(path), f"cannot be read ({type(error).__name__}: {error})") from None
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            # TypeError: a row that was cut short has None in its last columns.
+            raise InputError(
+                "run", str(path), f"cannot be read ({type(error).__name__})", "was it edited or cut?"
+            ) from None
 
     def select(self, selector: str) -> Record:
         """`12`, `best`, `knee` or `@5ms` -> the record it means."""
         records = self.records()
-        if selector.isdigit():
+        if selector.isascii() and selector.isdecimal():
             for record in records:
                 if record.number == int(selector):
                     return record
@@ -100,7 +104,7 @@ class RunFolder:
                 raise InputError(
                     "candidate",
                     f"{self.name}/{selector}",
-                    f"the fastest on the front takes {front[0].latency.ms:.2f} ms",
+                    f"the fastest on the front takes {front[0].latency_ms:.2f} ms ({_how(front[0])})",
                 )
             return found
         raise UnknownNameError("candidate", selector, ("best", "knee", "@5ms", "a number"))
@@ -111,7 +115,8 @@ class RunFolder:
         writer.writeheader()
         for record in records:
             row = record.row(self.name)
-            row |= {"latency_target": record.latency.target, "latency_protocol": record.latency.protocol}
+            latency = record.latency
+            row |= {"latency_target": latency.target, "latency_protocol": latency.protocol} if latency else {}
             row |= {key: json.dumps(row[key], separators=(",", ":")) for key in _JSON_COLUMNS}
             writer.writerow(row)
         return stream.getvalue()
@@ -119,26 +124,31 @@ class RunFolder:
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         except FileNotFoundError:
             raise InputError("run", self.name, f"has no {name}", "is it the folder of a run?") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError("run", str(path), f"cannot be read ({error})") from None
         if not isinstance(document, dict):
             raise InputError("run", str(path), "must hold a JSON object")
         return document
 
 
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _how(record: Record) -> str:
+    return record.latency.how if record.latency else "unknown"
+
+
 def _record(row: dict[str, str]) -> Record:
-    latency = LatencyFact(
-        ms=float(row["latency_ms"]), low_ms=float(row["latency_low_ms"]), high_ms=float(row["latency_high_ms"]),
-        source=row["latency_source"], target=row["latency_target"], protocol=row["latency_protocol"],
-    )  # fmt: skip
+    latency = {name: row[f"latency_{name}"] for name in ("ms", "low_ms", "high_ms", "source", "target", "protocol")}
     return Record.model_validate({
         "number": int(row["ref"].rpartition("/")[2]),
         "name": row["name"] or None,
         "trial": int(row["trial"]) if row["trial"] else None,
-        "latency": latency,
+        "latency": latency if row["latency_ms"] else None,
         "error": row["error"] or None,
         **{key: row[key] for key in ("origin", "outcome", "digest")},
         **{key: int(row[key]) for key in ("params", "macs", "weight_bytes", "peak_activation_bytes")},

@@ -70,6 +70,9 @@ class Search:
         except KeyboardInterrupt:
             self._write("stopped", "interrupt")
             raise
+        except Exception:
+            self._write("failed", "error")
+            raise
         document = self._write("finished", ended_by)
         self._notify("done", None)
         return document
@@ -129,6 +132,7 @@ class Search:
         if known is not None and known.trial == trial.number:
             # A kill came between the record and its trial; only the telling is missing.
             self.store.tell_record(trial, known)
+            self._fruitless = 0
             return None
         self._fruitless += 1
         if excess:
@@ -143,8 +147,7 @@ class Search:
     def _evaluate(self, config: MobileViTConfig, trial: Trial | None, name: str | None = None) -> None:
         """Latency, then training; the record is durable before the trial is told."""
         settings = self.plan.settings
-        latency = LatencyFact.of(self.plan.target.latency(config, settings.num_classes))
-        evaluation = self.evaluator.evaluate(config, settings.seed)
+        latency, evaluation = self._time_and_train(config)
         name = name or self._names.get(config.digest())
         origin: Origin = "preset" if name else "initial" if self._index <= len(self._first) else "sampler"
         costs = cost(config, settings.num_classes)
@@ -163,6 +166,14 @@ class Search:
         self._by_digest[record.digest] = record
         self._write("running", None)
         self._notify("search", record)
+
+    def _time_and_train(self, config: MobileViTConfig) -> tuple[LatencyFact | None, Evaluation]:
+        settings = self.plan.settings
+        try:
+            latency = LatencyFact.of(self.plan.target.latency(config, settings.num_classes))
+        except WorkError as error:
+            return None, Evaluation(None, 0.0, str(error))
+        return latency, self.evaluator.evaluate(config, settings.seed)
 
     # The finals: every point of the front, and the presets, trained with further seeds.
 
@@ -211,7 +222,7 @@ class Search:
         return self.clock() - self._start
 
     def _hypervolume(self) -> float:
-        return hypervolume([(r.latency.ms, r.top1) for r in self._trained()], self._worst_ms)
+        return hypervolume([(r.latency_ms, r.top1) for r in self._trained()], self._worst_ms)
 
     def _write(self, state: str, ended_by: EndedBy | None) -> dict[str, object]:
         document = front_document(

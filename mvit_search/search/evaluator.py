@@ -25,7 +25,7 @@ class Evaluator(Protocol):
 class InProcessEvaluator:
     """Trains in this process, one candidate at a time."""
 
-    def __init__(self, data: ImageSet, recipe: Recipe, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, data: ImageSet, recipe: Recipe, *, device: str = "cpu", threads: int = 1) -> None:
         self.data, self.recipe, self.device, self.threads = data, recipe, device, threads
 
     def evaluate(self, config: MobileViTConfig, seed: int) -> Evaluation:

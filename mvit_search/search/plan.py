@@ -1,5 +1,6 @@
 """Everything a search needs, loaded and checked before the first candidate."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -35,15 +36,17 @@ class Plan(NamedTuple):
         """What a run is tied to: carrying it on with anything else here would mix results that do not compare."""
         settings = self.settings
         return {
-            "space": f"{self.space.name} {self.space.digest()[:12]}",
+            "space": self.space.digest()[:12],
             "target": self.target.calibration,
-            "data": f"{self.data.name} {self.data.digest[:12]}",
+            "data": self.data.digest[:12],
             "recipe": self.recipe.digest()[:12],
             "budget": settings.budget,
             "num_classes": settings.num_classes,
             "sampler": settings.sampler,
             "seed": settings.seed,
             "final_seeds": settings.final_seeds,
+            "device": settings.device,
+            "threads": settings.threads,
         }
 
     def presets(self) -> dict[str, MobileViTConfig]:
@@ -76,17 +79,7 @@ class Plan(NamedTuple):
                 "held_out_images": len(self.data.val_images),
             },
             "recipe": self.recipe.model_dump(mode="json"),
-            "versions": {
-                "mvit-search": __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "optuna", "numpy", "pydantic")},
-            },
-            "machine": {
-                "system": platform.platform(),
-                "processor": platform.machine(),
-                "threads": self.settings.threads,
-            },
-            "git_revision": _git_revision(),
+            **_environment(),
         }
 
 
@@ -101,7 +94,7 @@ def prepare(settings: RunSettings) -> Plan:
     space = load_space(settings.space)
     target = load_target(settings.target)
     check_sampler(settings.sampler)
-    _check_device(settings.device)
+    _check_device(settings.device, settings.threads)
     limits = Limits(settings.budget, settings.num_classes)
     limits.check_reachable(space)
     recipe = _recipe(settings)
@@ -120,14 +113,33 @@ def _recipe(settings: RunSettings) -> Recipe:
         raise validation_input_error(error, "recipe", known_fields(Recipe)) from None
 
 
-def _check_device(name: str) -> None:
+def _check_device(name: str, threads: int) -> None:
     import torch
 
+    most = 4 * (os.cpu_count() or 1)
+    if threads > most:
+        raise InputError("--threads", threads, f"is more than four for each of this machine's cores ({most})")
     try:
-        torch.empty(1, device=name)
+        if torch.device(name).type not in ("cpu", "cuda", "mps"):
+            raise InputError("--device", name, "must be cpu, cuda, cuda:N or mps")
+        torch.ones(1, device=name).add(1).item()
     except (RuntimeError, AssertionError, NotImplementedError):
         # torch says "not compiled with CUDA" by assertion.
         raise InputError("--device", name, "is not available here", "cpu always is") from None
+
+
+def _environment() -> dict[str, Any]:
+    """What the run was made with and on."""
+    packages = ("torch", "optuna", "numpy", "pydantic")
+    return {
+        "versions": {
+            "mvit-search": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "git_revision": _git_revision(),
+    }
 
 
 def _git_revision() -> str | None:

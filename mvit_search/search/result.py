@@ -8,7 +8,7 @@ from mvit_search.profile import cost
 from mvit_search.records import LatencyFact, Record, RunFolder, pareto_front
 from mvit_search.search.plan import Plan
 
-EndedBy = Literal["trials", "time", "space exhausted", "interrupt"]
+EndedBy = Literal["trials", "time", "space exhausted", "interrupt", "error"]
 
 
 def front_document(

@@ -5,10 +5,26 @@ from typing import Any
 from mvit_search.records import RunFolder
 from mvit_search.search.driver import Search
 from mvit_search.search.evaluator import Evaluator, InProcessEvaluator
-from mvit_search.search.plan import prepare
+from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Silent
 from mvit_search.search.settings import RunSettings
 from mvit_search.search.store import Store
+
+
+def _describe(folder: RunFolder, plan: Plan) -> None:
+    """Write `run.json`: how the run was begun stays; what it may be carried on with, and on what, is added."""
+    description = plan.describe(folder.name)
+    if folder.exists():
+        first = folder.read_run()
+        changed = {key: max(first["settings"][key], description["settings"][key]) for key in ("trials", "time_s")}
+        parts = ("versions", "machine", "git_revision")
+        session = {"settings": changed, **{part: description[part] for part in parts}}
+        description = {
+            **first,
+            "settings": {**first["settings"], **changed},
+            "carried_on": [*first.get("carried_on", []), session],
+        }
+    folder.write_run(description)
 
 
 def run_search(
@@ -28,7 +44,7 @@ def run_search(
     plan = prepare(settings)
     with Store.open(folder) as store:
         store.pin(plan.pins())
-        folder.write_run(plan.describe(folder.name))
+        _describe(folder, plan)
         worker = evaluator or InProcessEvaluator(
             plan.data, plan.recipe, device=settings.device, threads=settings.threads
         )

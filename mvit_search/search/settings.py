@@ -24,7 +24,8 @@ class RunSettings(BaseModel):
         final_seeds: seeds each point of the final front is trained with, the first one included.
         images: most training images, class-balanced; None = all.
         epochs, proxy_size: override the recipe's.
-        threads: torch threads of a training; None = torch's default.
+        threads: torch threads of a training. One by default: it is as fast on small images, it is not hurt by other
+            work on the machine, and results do not depend on the number of cores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,16 +35,16 @@ class RunSettings(BaseModel):
     data: str = "digits"
     budget: int
     num_classes: int = Field(default=1000, ge=1)
-    trials: int = Field(default=DEFAULT_TRIALS, ge=1)
+    trials: int = Field(default=DEFAULT_TRIALS, ge=1, le=1_000_000)
     time_s: float = Field(default=DEFAULT_TIME_S, gt=0)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**31)
     sampler: str = "nsga2"
-    final_seeds: int = Field(default=DEFAULT_FINAL_SEEDS, ge=1)
+    final_seeds: int = Field(default=DEFAULT_FINAL_SEEDS, ge=1, le=100)
     images: int | None = Field(default=None, ge=1)
     epochs: int | None = Field(default=None, ge=1)
     proxy_size: int | None = Field(default=None, ge=16)
     device: str = "cpu"
-    threads: int | None = Field(default=None, ge=1)
+    threads: int = Field(default=1, ge=1)
 
 
 def parse_settings(data: dict[str, Any]) -> RunSettings:

@@ -20,6 +20,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import ValidationError
 
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.records import Record, RunFolder
@@ -107,7 +108,12 @@ class Store:
 
     def records(self) -> list[Record]:
         """Every record, by number."""
-        found = [Record.model_validate(v) for k, v in self.study.user_attrs.items() if k.startswith(_RECORD)]
+        attributes = self.study.user_attrs
+        try:
+            found = [Record.model_validate(attributes[key]) for key in attributes if key.startswith(_RECORD)]
+        except ValidationError as error:
+            rule = f"its study holds a record that is none ({error.error_count()} problems)"
+            raise InputError("results folder", None, rule, "was it written by another version?") from None
         return sorted(found, key=lambda record: record.number)
 
     def save(self, record: Record) -> None:
@@ -132,7 +138,7 @@ class Store:
         if record.outcome == "failed":
             self.study.tell(trial, state=TrialState.FAIL)
         else:
-            self.study.tell(trial, values=(record.top1, record.latency.ms))
+            self.study.tell(trial, values=(record.top1, record.latency_ms))
 
     def tell_rejected(self, trial: Trial, excess: Mapping[str, float], worst_latency_ms: float) -> None:
         """A proposal over a limit: complete, worst in both objectives, with its constraints.

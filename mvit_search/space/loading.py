@@ -53,6 +53,9 @@ def read_yaml(path: Path, field: str) -> Any:
         raise InputError(field, where, f"is not valid YAML: {problem}") from None
     except RecursionError:
         raise InputError(field, str(path), "is nested too deeply") from None
+    except ValueError as error:
+        # A date, or a tagged number, that is none.
+        raise InputError(field, str(path), f"is not valid YAML: {error}") from None
 
 
 def _read(path: Path) -> SearchSpace:
@@ -74,6 +77,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
                 raise yaml.constructor.ConstructorError(

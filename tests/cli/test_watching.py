@@ -34,8 +34,8 @@ def test_lines_tell_each_candidate_once(capsys):
     out, err = capsys.readouterr()
     first, second = err.splitlines()
     assert out == ""
-    assert first.startswith("[3/24] mobilevit-xxs: 1.27M params, ")
-    assert "17 over budget, 2 repeated, hypervolume 0.4321)" in first
+    assert first.startswith("[4/24] mobilevit-xxs: 1.27M params, ")
+    assert "17 over budget, 2 repeated, best " in first
     assert second.startswith("[final 2/9] mobilevit-xxs")
     assert "about 1m35s left" in second
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mvit_search.data import BUILT_IN, ImageSet, load_data
-from mvit_search.data._base import balanced_choice
+from mvit_search.data._base import balanced_choice, held_out_limit
 from mvit_search.errors import InputError, UnknownNameError
 
 SIZE = 20
@@ -70,7 +70,7 @@ def test_same_arguments_same_data(spec: str) -> None:
 
 
 def test_digest_knows_the_size_and_the_cap(spec: str) -> None:
-    sets = [load_data(spec, image_size=s, max_images=m) for s, m in ((20, None), (24, None), (20, 6))]
+    sets = [load_data(spec, image_size=s, max_images=m) for s, m in ((20, None), (24, None), (20, 12))]
     assert len({data.digest for data in sets}) == 3
 
 
@@ -231,9 +231,36 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
 
 
 def test_more_than_memory_holds_is_refused_before_decoding(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvit_search.data.folder._MAX_BYTES", 10_000)
+    monkeypatch.setattr("mvit_search.data._base._MAX_BYTES", 10_000)
     with pytest.raises(InputError, match="--images"):
         load_data(str(split_folder), image_size=SIZE)
+
+
+def test_digits_keep_to_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvit_search.data.digits._enlarged", None)  # refused before any picture is made
+    with pytest.raises(InputError, match=r"1797 images of 1024 px need 5\.3 GiB.*--images"):
+        load_data("digits", image_size=1024)
+
+
+def test_a_cap_below_the_class_count_is_refused(spec: str) -> None:
+    classes = load_data(spec, image_size=SIZE).num_classes
+    at_the_limit = load_data(spec, image_size=SIZE, max_images=classes)
+    assert set(at_the_limit.train_labels) == set(at_the_limit.val_labels) == set(range(classes))
+    with pytest.raises(InputError, match=r"^images \d+: must be at least") as caught:
+        load_data(spec, image_size=SIZE, max_images=classes - 1)
+    assert caught.value.field == "images"
+
+
+def test_a_cap_below_the_class_count_says_the_count() -> None:
+    with pytest.raises(InputError, match=r"images 6: must be at least the number of classes \(10\)"):
+        load_data("digits", image_size=SIZE, max_images=6)
+
+
+def test_held_out_images_show_every_class_however_many_there_are() -> None:
+    assert held_out_limit(None, 10) is None
+    assert held_out_limit(500, 10) == 500
+    assert held_out_limit(9000, 10) == 2000
+    assert held_out_limit(9000, 3000) == 3000
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_images", 1), ("max_images", 0), ("image_size", 0)])

@@ -76,10 +76,11 @@ def test_plugin_registers_under_the_names_of_its_file_and_recipe(
     files = exported(UNEVEN, "first-run/12", tmp_path)
     plugin = Loaded(files[".py"], monkeypatch)
 
-    assert plugin.registered == "classification:mvit_search_first_run_12"
-    assert {path.stem for path in files.values()} == {"mvit_search_first_run_12"}
+    name = f"mvit_search_first_run_12_{UNEVEN.digest()[:6]}"
+    assert plugin.registered == f"classification:{name}"
+    assert {path.stem for path in files.values()} == {name}
     recipe = yaml.safe_load(files[".yaml"].read_text())
-    assert recipe["model"]["classification"]["name"] == "mvit_search_first_run_12"
+    assert recipe["model"]["classification"]["name"] == name
     # CoreNet asks every registered model for its options, and refuses one that is added twice.
     parser = argparse.ArgumentParser()
     assert plugin.network_class.add_arguments(parser) is parser  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from mvit_search.export import EXPORTERS, ExportResult, export, exporter_names
 from mvit_search.export._base import export_name
 
 CONFIG = PRESETS["mobilevit-xxs"]
+DIGEST = CONFIG.digest()[:6]
 
 
 @pytest.mark.parametrize("to", EXPORTERS)
@@ -60,11 +61,12 @@ def test_class_count_below_one_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("first-run/12", "mvit_search_first_run_12"),
-        ("../../etc/passwd", "mvit_search_etc_passwd"),
-        # CoreNet takes files that end in _test.py for tests and leaves them out.
-        ("My Test", "mvit_search_my_test_model"),
-        ("поиск", f"mvit_search_{CONFIG.digest()[:12]}"),
+        ("first-run/12", f"mvit_search_first_run_12_{DIGEST}"),
+        ("first_run/12", f"mvit_search_first_run_12_{DIGEST}"),
+        ("../../etc/passwd", f"mvit_search_etc_passwd_{DIGEST}"),
+        # CoreNet takes files that end in _test.py for tests; the digest keeps a name from ending so.
+        ("My Test", f"mvit_search_my_test_{DIGEST}"),
+        ("поиск", f"mvit_search_{DIGEST}"),
     ],
 )
 def test_names_become_identifiers(name: str, expected: str) -> None:

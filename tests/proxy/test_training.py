@@ -1,6 +1,5 @@
 """The training loop on real digits with a tiny network: it learns, repeats itself, and fails by name."""
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -102,14 +101,18 @@ def test_nan_weights_diverge_by_name(digits: ImageSet) -> None:
 
 
 def test_ctrl_c_passes_through_and_restores_the_threads(digits: ImageSet) -> None:
+    during: list[int] = []
+
     def interrupt(epoch: int, loss: float) -> None:
+        during.append(torch.get_num_threads())
         raise KeyboardInterrupt
 
     before = torch.get_num_threads()
+    other = 1 if before > 1 else 2
     with pytest.raises(KeyboardInterrupt):
-        train(TINY, digits, FAST, seed=0, threads=1, on_epoch=interrupt)
+        train(TINY, digits, FAST, seed=0, threads=other, on_epoch=interrupt)
+    assert during == [other]
     assert torch.get_num_threads() == before
-    assert threading.current_thread() is threading.main_thread()
 
 
 def test_held_out_images_do_not_touch_the_weights(digits: ImageSet) -> None:
@@ -127,6 +130,33 @@ def test_recalibration_uses_training_images_alone(digits: ImageSet) -> None:
         return network.stem.norm.running_var
 
     assert torch.equal(statistics(digits), statistics(replaced(digits, val_images=255 - digits.val_images)))
+
+
+@pytest.mark.parametrize(
+    ("images", "sizes"), [(512, [128] * 4), (130, [65, 65]), (129, [65, 64]), (300, [100] * 3), (2, [2]), (1, []), (0, [])]
+)
+def test_recalibration_parts_are_near_equal(digits: ImageSet, images: int, sizes: list[int]) -> None:
+    """A short last part would weigh as much as a whole one."""
+    pixels, labels = np.repeat(digits.train_images, 2, axis=0), np.repeat(digits.train_labels, 2)
+    data = replaced(digits, train_images=pixels, train_labels=labels)
+    recipe = FAST.model_copy(update={"recalibration_images": images})
+    batches = Batches(data, recipe, torch.device("cpu"), torch.Generator().manual_seed(0))
+    assert [len(part) for part in batches.recalibration(128)] == sizes
+
+
+def test_every_recalibration_image_weighs_the_same(digits: ImageSet) -> None:
+    """The statistics over 130 images in two parts are those of all 130 at once."""
+    still = {"max_rotation_degrees": 0.0, "view_low": 1.0, "view_high": 1.0, "max_shift": 0.0}
+    recipe = FAST.model_copy(update={"recalibration_images": 130, **still})
+
+    def batches() -> Batches:
+        return Batches(digits, recipe, torch.device("cpu"), torch.Generator().manual_seed(0))
+
+    network = training.build(TINY, 10, 0, torch.device("cpu"))
+    training.recalibrate(network, batches())
+    (together,) = batches().recalibration(130)
+    expected = network.stem.conv(together).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(network.stem.norm.running_mean, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_top1_is_the_share_of_held_out_images_that_are_right(digits: ImageSet) -> None:

@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -55,13 +56,13 @@ points = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), max_size=25
 def test_the_front_is_what_no_other_dominates(raw):
     records = [make_record(i, float(ms), top1 / 20) for i, (ms, top1) in enumerate(raw)]
     front = pareto_front(records)
-    values = {(r.latency.ms, r.top1) for r in records}
+    values = {(r.latency_ms, r.top1) for r in records}
     wanted = {
         (ms, top1)
         for ms, top1 in values
         if not any((m <= ms and t >= top1) and (m, t) != (ms, top1) for m, t in values)
     }
-    assert [(r.latency.ms, r.top1) for r in front] == sorted(wanted)
+    assert [(r.latency_ms, r.top1) for r in front] == sorted(wanted)
 
 
 @given(points)
@@ -119,6 +120,7 @@ def test_selectors(folder):
         ("@1ms", "the fastest on the front takes 3.00 ms"),
         ("@0ms", "must be above zero"),
         ("bset", "did you mean 'best'"),
+        ("²", "unknown candidate"),
     ):
         with pytest.raises(InputError, match=message):
             folder.select(selector)
@@ -128,7 +130,7 @@ def test_references(folder, tmp_path):
     results = folder.path.parent
     assert resolve("mobilevit-s", results).config == PRESETS["mobilevit-s"]
     assert resolve("demo/3", results).record.number == 3
-    assert resolve("demo/0", results).name == "mobilevit-xs"
+    assert resolve("demo/0", results).name == "demo/0"
     assert resolve(f"{folder.path}/best", tmp_path / "elsewhere").record.number == 3
     document = tmp_path / "mine.json"
     document.write_text(json.dumps(PRESETS["mobilevit-xxs"].model_dump(mode="json")))
@@ -161,14 +163,35 @@ def test_a_broken_config_file_is_one_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "ref\nx/1\n", "ref,config\nx/1,{}\n"])
+@pytest.mark.parametrize("text", ["", "ref\nx/1\n", "ref,config\nx/1,{}\n"], ids=("empty", "column", "columns"))
 def test_a_broken_candidates_file_is_one_line(folder, text):
     (folder.path / "candidates.csv").write_text(text)
-    if not text:
-        assert folder.records() == ()
-        return
     with pytest.raises(InputError, match="cannot be read"):
         folder.records()
+
+
+def test_a_candidates_file_cut_anywhere_is_whole_rows_or_one_line(folder):
+    path = folder.path / "candidates.csv"
+    whole = path.read_text()
+    for end in range(len(whole)):
+        path.write_text(whole[:end])
+        with suppress(InputError):
+            found = list(folder.records())
+            assert found == folder.kept[: len(found)]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"front": NaN}', "[" * 100_000])
+def test_a_broken_front_file_is_one_line(folder, text):
+    (folder.path / "front.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        folder.read_front()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_without_a_latency_survives_the_file(folder):
+    failed = folder.kept[2].model_copy(update={"latency": None})
+    folder.write_results({"front": []}, [failed])
+    assert list(folder.records()) == [failed]
 
 
 def test_an_interrupted_write_leaves_the_old_file(folder, monkeypatch):

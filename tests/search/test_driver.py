@@ -1,15 +1,18 @@
 import json
 import re
+from contextlib import suppress
 
 import pytest
 
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import WorkError
+from mvit_search.latency import PredictedTarget
 from mvit_search.profile.cost import params_of
 from mvit_search.records import RunFolder
 from mvit_search.search import Store
+from mvit_search.search.run import _describe
 from mvit_search.search.samplers import SAMPLERS
-from tests.search.fakes import FormulaEvaluator, Killed, search
+from tests.search.fakes import FormulaEvaluator, Killed, make_plan, search
 
 TINY_SPACE = """
 description: four candidates
@@ -115,6 +118,40 @@ def test_a_run_in_which_all_fail_says_why(tmp_path):
     with pytest.raises(WorkError, match="none of 4 candidates could be trained: loss is nan in epoch 1"):
         search(tmp_path / "run", FormulaEvaluator(fails=lambda config, seed: True), trials=4)
 
+    folder = RunFolder(tmp_path / "run")
+    assert folder.read_front()["state"] == "failed"
+    assert folder.read_front()["failed"] == 4
+
+
+def test_a_latency_that_cannot_be_had_is_a_failed_candidate(tmp_path, monkeypatch):
+    real = PredictedTarget.latency
+
+    def latency(self, config, num_classes=1000):
+        if config == PRESETS["mobilevit-xs"] and len(evaluator.done) == 1:
+            raise WorkError("the device went away")
+        return real(self, config, num_classes)
+
+    evaluator = FormulaEvaluator()
+    monkeypatch.setattr(PredictedTarget, "latency", latency)
+    document = search(tmp_path / "run", evaluator, trials=8, final_seeds=1)
+    failed = RunFolder(tmp_path / "run").records()[1]
+    assert (document["trained"], document["failed"]) == (7, 1)
+    assert (failed.outcome, failed.latency, failed.error) == ("failed", None, "the device went away")
+
+
+def test_how_a_run_was_begun_stays_written(tmp_path):
+    search(tmp_path / "run", trials=4, final_seeds=1)
+    folder = RunFolder(tmp_path / "run")
+    begun = folder.read_run()
+    plan = make_plan(trials=6, final_seeds=1)
+    _describe(folder, plan)
+    carried_on = folder.read_run()
+    assert carried_on["settings"] == {**begun["settings"], "trials": 6}
+    assert len(carried_on["carried_on"]) == 1
+    assert {key: carried_on[key] for key in ("versions", "machine", "pins")} == {
+        key: begun[key] for key in ("versions", "machine", "pins")
+    }
+
 
 def test_the_time_limit_keeps_a_third_for_the_finals(tmp_path):
     evaluator = FormulaEvaluator()
@@ -195,6 +232,31 @@ def test_killed_between_a_record_and_its_trial_trains_nothing_twice(tmp_path, un
     resumed = FormulaEvaluator()
     assert _without_place(search(run, resumed, **SETTINGS)) == _without_place(wanted)
     assert resumed.done == done[4:]
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 8, 11, 14])
+def test_killed_before_telling_then_resumed_equals_uninterrupted(tmp_path, monkeypatch, kill_at):
+    """Also where proposals were fruitless: the limit is low here, so that it is reached."""
+    monkeypatch.setattr("mvit_search.search.driver._FRUITLESS_LIMIT", 2)
+    settings = {"trials": 12, "budget": 2_000_000, "sampler": "random", "final_seeds": 1}
+    whole = FormulaEvaluator()
+    wanted = search(tmp_path / "whole", whole, **settings)
+    real, told = Store.tell_record, []
+
+    def tell_record(self, *arguments, **named):
+        told.append(None)
+        if len(told) == kill_at:
+            raise Killed
+        real(self, *arguments, **named)
+
+    killed, resumed = FormulaEvaluator(), FormulaEvaluator()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "tell_record", tell_record)
+        with suppress(Killed):
+            search(tmp_path / "run", killed, **settings)
+    found = search(tmp_path / "run", resumed, **settings)
+    assert killed.done + resumed.done == whole.done
+    assert _without_place(found) == _without_place(wanted)
 
 
 def _without_place(document):

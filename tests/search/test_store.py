@@ -15,7 +15,8 @@ from tests.search.fakes import search
         ({"budget": 5_000_000}, "budget 6000000, not 5000000"),
         ({"seed": 1}, "seed 0, not 1"),
         ({"sampler": "random"}, "sampler 'nsga2', not 'random'"),
-        ({"space": "mobilevit-mini"}, "space 'mobilevit "),
+        ({"space": "mobilevit-mini"}, "space '095bc27d364b', not '"),
+        ({"threads": 2}, "threads 1, not 2"),
     ],
 )
 def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path, change, what):
@@ -59,6 +60,13 @@ def test_a_read_only_file_system():
 
     with pytest.raises(InputError, match="cannot be written"):
         Store.open(RunFolder(Path("/proc/self/run")))
+
+
+def test_a_record_of_another_kind_in_the_study(tmp_path):
+    with Store.open(RunFolder(tmp_path / "run")) as store:
+        store.remember("candidate:0", {"number": 0})
+        with pytest.raises(InputError, match="holds a record that is none"):
+            store.records()
 
 
 @pytest.mark.parametrize("text", ["garbage\n", '{"op_code": 99}\n', "{}\n"])
