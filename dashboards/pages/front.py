@@ -1,7 +1,6 @@
 """The front page: choose a run, see its front, pick a candidate, take its config and export command."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -9,6 +8,7 @@ from urllib.parse import parse_qs
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
+from mvit_search._quantities import format_count
 from mvit_search.analysis import (
     STAGE_COLUMNS,
     FrontDocument,
@@ -16,18 +16,20 @@ from mvit_search.analysis import (
     Table,
     candidate_points,
     front_figure_data,
+    is_alive,
     read_document,
+    read_front_now,
     stage_rows,
     verdict_sentences,
 )
 from mvit_search.analysis.figures import PLOT_CONFIG, front_figure
-from mvit_search.analysis.run_facts import run_facts
+from mvit_search.analysis.run_facts import STATES, export_command, how_it_ended, resume_command, run_facts
 from mvit_search.analysis.tables import (
     baseline_rows,
     bytes_text,
-    count_text,
     front_rows,
     latency_text,
+    latency_title,
     top1_text,
 )
 from mvit_search.errors import MvitSearchError
@@ -110,7 +112,7 @@ def register(app: Dash, results_dir: Path) -> None:
         if run is None or run not in run_names(results_dir):
             return _message("Choose a run.")
         folder = RunFolder(results_dir / run)
-        stamp = [run, picked, _changed_at(folder)]
+        stamp = [run, picked, _changed_at(folder), is_alive(folder)]
         if stamp == shown:
             return (no_update,) * 9
         try:
@@ -121,25 +123,41 @@ def register(app: Dash, results_dir: Path) -> None:
 
 def _page(folder: RunFolder, results_dir: Path, picked: str | None) -> tuple[Any, ...]:
     if not (folder.path / "front.json").is_file():
-        return _message(f"{folder.name} has no finished candidate yet; this page looks again every few seconds.")[:-1]
-    front = read_document(folder.read_front())
+        return _nothing_yet(folder, results_dir)
+    front = read_document(read_front_now(folder))
     candidates = candidate_points(folder.records(), folder.name)
     point = next((p for p in (*candidates, *front.baselines) if picked and p.ref == picked), None)
     figure = front_figure(front_figure_data(front, candidates), selected=picked)
     # The same revision keeps the reader's zoom while a running search adds points.
     figure.update_layout(uirevision=folder.name)
-    running = front.state == "running"
+    sentences = [html.P(sentence) for sentence in verdict_sentences(front)]
     facts = [html.Li([html.Strong(f"{fact.label}: "), fact.text]) for fact in run_facts(folder.read_run(), front)]
     return (
         _state(front),
-        [html.P(sentence) for sentence in verdict_sentences(front)],
+        _carry_on(how_it_ended(front), folder, results_dir) + sentences,
         figure,
         _FIGURE,
         _table(front, picked),
-        _candidate(point, folder, results_dir),
+        _candidate(point, front, folder, results_dir),
         html.Details([html.Summary("What was run"), html.Ul(facts)]),
-        not running,
+        front.state != "running",
     )
+
+
+def _nothing_yet(folder: RunFolder, results_dir: Path) -> tuple[Any, ...]:
+    """The outputs for a run that has no front yet, which only a live one will ever have."""
+    if is_alive(folder):
+        text = f"{folder.name} has no finished candidate yet; this page looks again every few seconds."
+        return _message(text)[:-1]
+    text = f"{folder.name} was cut short before it had a finished candidate; carry on with:"
+    return [], _carry_on(text, folder, results_dir), {}, _NO_FIGURE, [], [], [], True
+
+
+def _carry_on(text: str, folder: RunFolder, results_dir: Path) -> list[Component]:
+    """`text` and the command that carries on the run; nothing for a run that needs none."""
+    if not text:
+        return []
+    return [html.P(text, className="notice"), html.Pre(resume_command(results_dir, folder.name))]
 
 
 def _query(search: str | None, key: str) -> str:
@@ -153,9 +171,9 @@ def _linked(search: str | None, run: str | None) -> str | None:
 
 
 def _state(front: FrontDocument) -> list[Component]:
-    words = {"running": "running, looks again every 3 s", "finished": "finished", "stopped": "stopped"}
+    words = "running, looks again every 3 s" if front.state == "running" else STATES.get(front.state, front.state)
     counts = f"{front.trained} trained, {front.failed} failed, {front.rejected} rejected before training"
-    return [html.Span(words.get(front.state, front.state), className=f"badge {front.state}"), html.Span(counts)]
+    return [html.Span(words, className=f"badge {front.state}"), html.Span(counts)]
 
 
 def _table(front: FrontDocument, picked: str | None) -> Component:
@@ -188,19 +206,19 @@ def _group(title: str, table: Table, picked: str | None, *, has_button: frozense
     return html.Tbody([head, *rows])
 
 
-def _candidate(point: Point | None, folder: RunFolder, results_dir: Path) -> list[Component]:
+def _candidate(point: Point | None, front: FrontDocument, folder: RunFolder, results_dir: Path) -> list[Component]:
     if point is None or point.config is None:
         return []
     config = json.dumps(point.config.model_dump(mode="json"), indent=2)
     cells = [
         ("Top-1, proxy", top1_text(point)),
-        ("Latency", latency_text(point)),
-        ("Parameters", count_text(point.params)),
-        ("MACs", count_text(point.macs)),
+        (latency_title(front), latency_text(point)),
+        ("Parameters", format_count(point.params)),
+        ("MACs", format_count(point.macs)),
         ("Peak activations", bytes_text(point.peak_activation_bytes)),
     ]
     tiles = [html.Div([html.Dt(label), html.Dd(text)]) for label, text in cells]
-    command = export_command(point, folder, results_dir)
+    command = export_command(_reference(point, folder, results_dir))
     rows = [html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in stage_rows(point.config)]
     head = html.Thead(html.Tr([html.Th(column, scope="col") for column in STAGE_COLUMNS]))
     stages = html.Table([head, html.Tbody(rows)])
@@ -216,12 +234,11 @@ def _candidate(point: Point | None, folder: RunFolder, results_dir: Path) -> lis
     ]
 
 
-def export_command(point: Point, folder: RunFolder, results_dir: Path) -> str:
-    """The command that exports the pick; outside the default results folder the run is named by its path."""
+def _reference(point: Point, folder: RunFolder, results_dir: Path) -> str:
+    """How a command names the pick; outside the default results folder the run is named by its path."""
     number = (point.ref or "").rpartition("/")[2]
     run = folder.name if results_dir == Path("results") else str(results_dir / folder.name)
-    reference = f"{run}/{number}" if number.isdigit() else point.name or ""
-    return shlex.join(["mvit-search", "export", reference, "--to", "corenet", "--out", "exported"])
+    return f"{run}/{number}" if number.isdigit() else point.name or ""
 
 
 def _copyable(identifier: str, text: str) -> Component:

@@ -99,14 +99,15 @@ def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison,
         points += " that is no preset" if total == 1 else " that are no presets"
     at_latency = f"at equal or lower {document.latency_word} latency".replace("  ", " ")
     higher = [pair for pair in pairs if pair.difference > 0]
+    also = _faster_and_level(document, pairs)
     if not higher and any(point.same_network(baseline) for point in document.front):
-        return f"{name} is on the front itself: nothing found is as fast and more accurate.{_faster_and_level(document, pairs)}"
+        return f"{name} is on the front itself: nothing found is as fast and more accurate.{also}"
     if not higher:
         which = f"The one {points} is not" if total == 1 else f"None of the {total} {points} is"
-        return f"{which} more accurate than {name} {at_latency}.{_faster_and_level(document, pairs)}"
+        return f"{which} more accurate than {name} {at_latency}.{also}"
     count = len(higher)
     subject = f"{count} of {total} {points} {'is' if count == 1 else 'are'}" if total > 1 else f"The one {points} is"
-    return f"{subject} more accurate than {name} {at_latency}; {_how_sure(higher)}.{_faster_and_level(document, pairs)}"
+    return f"{subject} more accurate than {name} {at_latency}; {_how_sure(higher)}.{also}"
 
 
 def _how_sure(higher: list[Comparison]) -> str:

@@ -14,6 +14,8 @@ from mvit_search.records import Record
 Count = Annotated[int, Field(ge=0, lt=10**18)]
 Milliseconds = Annotated[float, Field(ge=0, lt=1e18, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# With a bound pydantic also refuses half a surrogate pair, which no page could be written with.
+Text = Annotated[str, Field(max_length=1_000_000)]
 
 CUT_SHORT = "cut short"
 """State of a run whose process was killed: `front.json` still says `running`, and nothing runs."""
@@ -29,21 +31,21 @@ class Point(BaseModel):
 
     # Other keys may join the contract, so unknown ones are no error.
     model_config = ConfigDict(frozen=True, extra="ignore")
-    ref: str | None = None
-    name: str | None = None
-    outcome: str = "trained"
+    ref: Text | None = None
+    name: Text | None = None
+    outcome: Text = "trained"
     params: Count
     macs: Count
     peak_activation_bytes: Count | None = None
     latency_ms: Milliseconds | None = None
     latency_low_ms: Milliseconds | None = None
     latency_high_ms: Milliseconds | None = None
-    latency_source: str | None = None
+    latency_source: Text | None = None
     top1: Share | None = None
     top1_std: Share | None = None
     top1_by_seed: dict[str, Share] = Field(default_factory=dict)
-    error: str | None = None
-    digest: str | None = None
+    error: Text | None = None
+    digest: Text | None = None
     config: MobileViTConfig | None = None
 
     @property
@@ -74,14 +76,13 @@ class FrontDocument(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    run: str
-    directory: str | None = None
-    target: str = ""
+    run: Text
+    directory: Text | None = None
+    target: Text = ""
     latency_measured: bool | None = None
     budget: Count | None = None
-    state: str = "finished"
-    ended_by: str | None = None
-    error: str | None = None
+    state: Text = "finished"
+    ended_by: Text | None = None
     trained: Count = 0
     rejected: Count = 0
     duplicates: Count = 0

@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from mvit_search import __version__
 from mvit_search._files import write_atomically
+from mvit_search._quantities import format_count
 from mvit_search.analysis.comparison import verdict_sentences
 from mvit_search.analysis.figure_data import front_figure_data, progress_data
 from mvit_search.analysis.front_document import FrontDocument, Point, candidate_points, display_target, read_document
-from mvit_search.analysis.run_facts import limits_of_the_numbers, reproduce_command, run_facts
+from mvit_search.analysis.liveness import read_front_now
+from mvit_search.analysis.run_facts import (
+    export_command,
+    how_it_ended,
+    limits_of_the_numbers,
+    reproduce_command,
+    resume_command,
+    run_facts,
+)
 from mvit_search.analysis.stages import STAGE_COLUMNS, stage_rows
-from mvit_search.analysis.tables import Table, TableRow, baseline_rows, count_text, front_rows, latency_text, top1_text
+from mvit_search.analysis.tables import Table, TableRow, baseline_rows, front_rows, sourced_latency_text, top1_text
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
 
@@ -33,7 +42,7 @@ def write_report(folder: RunFolder, path: Path) -> Path:
     Raises:
         InputError: the folder is no run, its files break their contract, or `path` cannot be written.
     """
-    document = folder.read_front()
+    document = read_front_now(folder)
     records = folder.records() if (folder.path / "candidates.csv").is_file() else ()
     html = report_html(folder.read_run(), document, candidate_points(records, folder.name))
     try:
@@ -41,6 +50,8 @@ def write_report(folder: RunFolder, path: Path) -> Path:
         write_atomically(path, html)
     except OSError as error:
         raise InputError("output", str(path), f"cannot be written ({error.strerror})") from None
+    except UnicodeEncodeError:
+        raise InputError("run", str(folder.run_file), "holds text that is no Unicode", "was it edited?") from None
     return path
 
 
@@ -71,14 +82,27 @@ def report_html(run: Mapping[str, Any], document: Mapping[str, Any], candidates:
 def _header(front: FrontDocument) -> str:
     sentences = verdict_sentences(front)
     rest = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences[1:])
-    running = '<p class="note">The run was still going when this was written.</p>' if front.state == "running" else ""
-    budget = f", at most {count_text(front.budget)} parameters" if front.budget else ""
+    budget = f", at most {format_count(front.budget)} parameters" if front.budget else ""
     return (
         f'<header><p class="kicker">MobileViT search · {escape(display_target(front.target))}{escape(budget)}</p>'
-        f"<h1>{escape(front.run)}</h1>{running}"
+        f"<h1>{escape(front.run)}</h1>{_state_note(front)}"
         f'<section class="verdict" aria-label="Verdict"><p class="lead">{escape(sentences[0])}</p>{rest}'
         f"</section>{_key_points(front)}</header>"
     )
+
+
+def _state_note(front: FrontDocument) -> str:
+    if front.state == "running":
+        return '<p class="note">The run was still going when this was written.</p>'
+    if ended := how_it_ended(front):
+        command = resume_command(_folder(front).parent, _folder(front).name)
+        return f'<p class="note">{escape(ended)}</p><pre>{escape(command)}</pre>'
+    return ""
+
+
+def _folder(front: FrontDocument) -> Path:
+    """The run's folder as its own commands name it."""
+    return Path(front.directory or f"results/{front.run}")
 
 
 def _key_points(front: FrontDocument) -> str:
@@ -89,7 +113,7 @@ def _key_points(front: FrontDocument) -> str:
     ends = [("Most accurate", points[-1])] + ([("Fastest", points[0])] if len(points) > 1 else [])
     tiles = "".join(
         f"<div><dt>{label}</dt><dd><strong>{escape(top1_text(point))}</strong>"
-        f"<span>{escape(latency_text(point))}, {escape(count_text(point.params))} parameters</span>"
+        f"<span>{escape(sourced_latency_text(point, front))}, {escape(format_count(point.params))} parameters</span>"
         f"<span><code>{escape(point.ref or point.title)}</code></span></dd></div>"
         for label, point in ends
     )
@@ -157,11 +181,11 @@ def _architectures(front: FrontDocument) -> str:
     shown = [point for point in front.front if point.config is not None]
     if not shown:
         return ""
-    blocks = "".join(_architecture(point, is_open=index == len(shown) - 1) for index, point in enumerate(shown))
+    blocks = "".join(_architecture(front, point, is_open=index == len(shown) - 1) for index, point in enumerate(shown))
     return _section("Architectures", f"<p>Stage by stage; the most accurate is open.</p>{blocks}")
 
 
-def _architecture(point: Point, *, is_open: bool) -> str:
+def _architecture(front: FrontDocument, point: Point, *, is_open: bool) -> str:
     assert point.config is not None
     rows = "".join(
         f'<tr><th scope="row">{escape(row.stage)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
@@ -169,7 +193,7 @@ def _architecture(point: Point, *, is_open: bool) -> str:
     )
     table = f"<table><thead><tr>{_column_heads(STAGE_COLUMNS)}</tr></thead><tbody>{rows}</tbody></table>"
     height, width = point.config.image_size
-    facts = f"{top1_text(point)}, {latency_text(point)}, {count_text(point.params)} parameters"
+    facts = f"{top1_text(point)}, {sourced_latency_text(point, front)}, {format_count(point.params)} parameters"
     config = escape(json.dumps(point.config.model_dump(mode="json"), indent=2))
     return (
         f"<details{' open' if is_open else ''}><summary><strong>{escape(point.title)}</strong>"
@@ -188,13 +212,13 @@ def _what_was_run(run: Mapping[str, Any], front: FrontDocument) -> str:
 
 
 def _reproduce(run: Mapping[str, Any], front: FrontDocument) -> str:
-    pick = f"{front.run}/best"
-    export = (
-        f"<p>To take a network from it:</p><pre>mvit-search export {escape(pick)} --to corenet --out exported</pre>"
-    )
+    folder = _folder(front)
+    again = reproduce_command(run, f"{front.run}-again", folder.parent)
+    pick = export_command(str(folder / "best"))
+    export = f"<p>To take a network from it:</p><pre>{escape(pick)}</pre>"
     return _section(
         "How to reproduce",
-        f"<pre>{escape(reproduce_command(run, f'{front.run}-again'))}</pre>"
+        f"<pre>{escape(again)}</pre>"
         "<p>The seed fixes what is proposed and trained on one machine; a time limit, another machine or several"
         f" workers may change the order, and with it the result.</p>{export if front.front else ''}",
     )

@@ -2,13 +2,21 @@
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from mvit_search._quantities import format_count
 from mvit_search.analysis.comparison import seed_spread
-from mvit_search.analysis.front_document import FrontDocument, display_target
-from mvit_search.analysis.tables import count_text
+from mvit_search.analysis.front_document import CUT_SHORT, FrontDocument, display_target
+from mvit_search.analysis.tables import latency_source
 
-_STATES = {"running": "still running", "finished": "finished", "stopped": "stopped before its end"}
+_RESULTS_DIR = Path("results")
+"""Where a run goes, and is looked for, without `--results-dir`."""
+
+STATES = {
+    "running": "still running", "finished": "finished", "stopped": "stopped before its end",
+    "failed": "ended by an error", CUT_SHORT: "cut short",
+}  # fmt: skip
 # The flag of each setting; one that is None was left to its default.
 _FLAGS = {
     "budget": "budget", "target": "target", "space": "space", "data": "data", "trials": "trials", "time_s": "time",
@@ -29,7 +37,7 @@ def run_facts(run: Mapping[str, Any], document: FrontDocument) -> tuple[Fact, ..
     facts = (
         Fact("Budget", _budget(run, document)),
         Fact("Target", _target(document)),
-        Fact("Latency", "; ".join(document.latency_sources)),
+        Fact("Latency", latency_source(document) if document.latency_sources else ""),
         Fact("Search space", _space(_part(run, "space"))),
         Fact("Data", _data(_part(run, "data"))),
         Fact("Proxy training", _pairs(_part(run, "recipe"))),
@@ -42,14 +50,35 @@ def run_facts(run: Mapping[str, Any], document: FrontDocument) -> tuple[Fact, ..
     return tuple(fact for fact in facts if fact.text)
 
 
-def reproduce_command(run: Mapping[str, Any], name: str) -> str:
+def reproduce_command(run: Mapping[str, Any], name: str, results_dir: Path = _RESULTS_DIR) -> str:
     """The command line that starts the same run again under `name`."""
     settings = _part(run, "settings")
     parts = ["mvit-search", "run"]
     for key, flag in _FLAGS.items():
         if settings.get(key) is not None:
             parts += [f"--{flag}", _flag_value(key, settings[key])]
+    if results_dir != _RESULTS_DIR:
+        parts += ["--results-dir", str(results_dir)]
     return shlex.join([*parts, "--name", name])
+
+
+def resume_command(results_dir: Path, name: str) -> str:
+    """The command line that carries on a run."""
+    return shlex.join(["mvit-search", "run", "--resume", "--results-dir", str(results_dir), "--name", name])
+
+
+def export_command(reference: str) -> str:
+    """The command line that exports a candidate: `results/demo/best`, a preset's name."""
+    return shlex.join(["mvit-search", "export", reference, "--to", "corenet", "--out", "exported"])
+
+
+def how_it_ended(document: FrontDocument) -> str:
+    """What to say of a run that can be carried on, before the command for it; nothing if it went to its end."""
+    return {
+        "stopped": "The run was stopped before its end; carry on with:",
+        "failed": "The run ended with an error; nothing finished is lost. Once its cause is gone, carry on with:",
+        CUT_SHORT: "The run was cut short; carry on with:",
+    }.get(document.state, "")
 
 
 def limits_of_the_numbers(document: FrontDocument) -> tuple[str, ...]:
@@ -78,9 +107,15 @@ def _latency_limit(document: FrontDocument) -> str:
         return (
             "Latency is predicted from a model fitted to published measurements; nothing was run on the device. The"
             " interval is the predictor's own 10th to 90th percentile. Intervals that overlap do not settle which"
-            " network is faster."
+            f" network is faster.{_extrapolated(document)}"
         )
     return "Latencies come from more than one kind of source; each row's hover text says which."
+
+
+def _extrapolated(document: FrontDocument) -> str:
+    if not any("extrapolated" in source for source in document.latency_sources):
+        return ""
+    return " Some inputs have a size that the predictor never saw: how wrong it is there is unknown, interval or not."
 
 
 def _budget(run: Mapping[str, Any], document: FrontDocument) -> str:
@@ -88,7 +123,7 @@ def _budget(run: Mapping[str, Any], document: FrontDocument) -> str:
         return ""
     classes = _part(run, "settings").get("num_classes")
     counted = f", counted with {classes} classes" if classes else ""
-    return f"at most {count_text(document.budget)} parameters{counted}"
+    return f"at most {format_count(document.budget)} parameters{counted}"
 
 
 def _target(document: FrontDocument) -> str:
@@ -100,7 +135,9 @@ def _target(document: FrontDocument) -> str:
 def _space(space: Mapping[str, Any]) -> str:
     if "name" not in space:
         return ""
-    size = f", {space['candidates']:.3g} candidates" if isinstance(space.get("candidates"), (int, float)) else ""
+    candidates = space.get("candidates")
+    countable = isinstance(candidates, (int, float)) and 0 <= candidates < 1e300
+    size = f", {candidates:.3g} candidates" if countable else ""
     return f"{space['name']}{size}" + (f", digest {str(space['digest'])[:12]}" if "digest" in space else "")
 
 
@@ -116,7 +153,7 @@ def _data(data: Mapping[str, Any]) -> str:
 def _counts(document: FrontDocument) -> str:
     text = (
         f"{document.trained} trained, {document.failed} failed; {document.rejected} proposals over a limit and"
-        f" {document.duplicates} duplicates cost no training; {_STATES.get(document.state, document.state)}"
+        f" {document.duplicates} duplicates cost no training; {STATES.get(document.state, document.state)}"
     )
     return f"{text} (ended by: {document.ended_by})" if document.ended_by else text
 

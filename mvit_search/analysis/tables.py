@@ -1,5 +1,6 @@
 """The printed front: plain rows of text, the same for the terminal, the report and the dashboard."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from mvit_search._quantities import format_bytes, format_count
@@ -92,6 +93,22 @@ def bytes_text(number: int | None) -> str:
     return NONE if number is None else format_bytes(number)
 
 
+def latency_source(document: FrontDocument) -> str:
+    """One phrase on where the latencies come from that is true of every row.
+
+    The sources' own where they agree, else what they share: `measured: cpu, torch 2.13.0, 2 threads, medians`
+    for rows that were timed unequally often.
+    """
+    kinds: dict[str, list[str]] = {}
+    for source in document.latency_sources:
+        kinds.setdefault(source.partition(":")[0], []).append(source)
+    phrases = [_shared_source(sources) for sources in kinds.values()]
+    timed = [p for p in (*document.front, *document.baselines) if p.latency_ms is not None]
+    if not phrases or any(not point.latency_source for point in timed):
+        phrases.append("unknown source")
+    return "; ".join(phrases)
+
+
 def sourced_latency_text(point: Point, document: FrontDocument) -> str:
     """`predicted 7.2 ms [6.3, 8.1]`: for places without a title that says how it is known."""
     if point.latency_ms is None:
@@ -120,6 +137,19 @@ def top1_text(point: Point) -> str:
     return f"{text} ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else text
 
 
+def _shared_source(sources: Sequence[str]) -> str:
+    """The leading parts that all of one kind share, and a word for what differs."""
+    if len(sources) == 1:
+        return sources[0]
+    parts = [source.split(", ") for source in sources]
+    shared = 0
+    while all(len(own) > shared for own in parts) and len({own[shared] for own in parts}) == 1:
+        shared += 1
+    medians = all(len(own) == shared + 1 and own[shared].startswith("median of ") for own in parts)
+    named = parts[0][:shared] or [sources[0].partition(":")[0]]
+    return ", ".join([*named, "medians" if medians else "the rest differs by row"])
+
+
 def _columns(document: FrontDocument) -> tuple[str, ...]:
     latency = latency_title(document)
     return "Reference", "Parameters", "MACs", "Peak activations", latency, "Top-1 (proxy)", "Against presets"
@@ -127,8 +157,8 @@ def _columns(document: FrontDocument) -> tuple[str, ...]:
 
 def _cells(point: Point) -> tuple[str, ...]:
     reference = f"{point.title} ({point.ref})" if point.name and point.ref != point.name else point.title
-    memory = bytes_text(point.peak_activation_bytes)
-    return reference, format_count(point.params), format_count(point.macs), memory, latency_text(point), top1_text(point)
+    params, macs = format_count(point.params), format_count(point.macs)
+    return reference, params, macs, bytes_text(point.peak_activation_bytes), latency_text(point), top1_text(point)
 
 
 def _standing(pair: Comparison) -> str:

@@ -42,7 +42,7 @@ def run(
     trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train.  [default: 24]")] = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Time limit, e.g. 30m; a third is kept for the finals.  [default: 5m]", metavar="D"),
+        typer.Option(help="Time limit, e.g. 30m; a third is kept for the finals.  [default: 330s]", metavar="D"),
     ] = None,
     final_seeds: Annotated[
         int | None, typer.Option(min=1, max=100, help="Seeds per point of the final front.  [default: 3]")

@@ -14,6 +14,7 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 _MAX_HELD_OUT = 2000
+_MAX_BYTES = 2 * 2**30  # everything is resident: a laptop must hold it next to the training
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +47,22 @@ class ImageSet:
 def image_set(
     name: str, class_names: Sequence[str], train: tuple[Images, Labels], val: tuple[Images, Labels], source: str
 ) -> ImageSet:
-    """An `ImageSet` with its digest.
+    """An `ImageSet` with its digest; `source` also says how many held-out images are copies, if any.
 
     Raises:
-        InputError: fewer than two classes, or an empty side of the split.
+        InputError: fewer than two classes, an empty side of the split, or held-out images that are all copies.
     """
     if len(class_names) < 2:
         raise InputError("data", name, f"has one class alone ({', '.join(class_names)})", "two or more are needed")
     for side, (images, _) in (("training", train), ("held-out", val)):
         if not len(images):
             raise InputError("data", name, f"has no {side} image", "add images or another split")
+    copies = _copies(train[0], val[0])
+    if copies == len(val[0]):
+        rule = f"all {copies} held-out images are copies of training images"
+        raise InputError("data", name, rule, "hold out images that are not trained on")
+    if copies:
+        source += f"; {copies} of the held-out images {'is a copy' if copies == 1 else 'are copies'} of training images"
     size = train[0].shape[1]
     digest = hashlib.sha256(json.dumps([list(class_names), size, len(train[0]), len(val[0])]).encode())
     for array in (*train, *val):
@@ -63,22 +70,54 @@ def image_set(
     return ImageSet(name, digest.hexdigest(), tuple(class_names), *train, *val, size, source)
 
 
-def held_out_limit(max_images: int | None) -> int | None:
-    """How many held-out images go with a cap on training images: as many, but 2000 are enough to rank by."""
-    return None if max_images is None else min(max_images, _MAX_HELD_OUT)
+def _copies(train: Images, val: Images) -> int:
+    """How many held-out images have the very pixels of a training image."""
+    trained = {_fingerprint(image) for image in train}
+    return sum(_fingerprint(image) in trained for image in val)
+
+
+def _fingerprint(image: Images) -> bytes:
+    return hashlib.blake2b(image.data, digest_size=16).digest()
+
+
+def require_memory(name: str, count: int, image_size: int) -> None:
+    """Refuse more decoded pixels than are held in memory, before any is decoded.
+
+    Raises:
+        InputError: `count` images need more than 2 GiB.
+    """
+    needed = count * image_size * image_size * 3
+    if needed > _MAX_BYTES:
+        rule = f"{count} images of {image_size} px need {needed / 2**30:.1f} GiB; at most 2 GiB are held in memory"
+        fitting = _MAX_BYTES // (image_size * image_size * 3) // 2
+        raise InputError("data", name, rule, f"cap the training images at {fitting} or fewer (--images)")
+
+
+def held_out_limit(max_images: int | None, num_classes: int) -> int | None:
+    """How many held-out images go with a cap on training images.
+
+    As many, but 2000 are enough to rank by, or one of every class where there are more classes than that.
+    """
+    return None if max_images is None else min(max_images, max(_MAX_HELD_OUT, num_classes))
 
 
 def balanced_choice(labels: Labels, limit: int | None, seed: int) -> NDArray[np.int64]:
     """Indices of at most `limit` items, evenly from all classes, in ascending order; all where `limit` is None.
 
     A class with fewer items than its share gives all it has, and the others fill up.
+
+    Raises:
+        InputError: `limit` is below the number of classes: some would be left out.
     """
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
+    classes = np.unique(labels)
+    if limit < len(classes):
+        raise InputError("images", limit, f"must be at least the number of classes ({len(classes)})", "raise --images")
     rank = np.empty(len(labels), dtype=np.int64)  # an item's place within its own shuffled class
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(len(labels))
-    for label in np.unique(labels):
+    for label in classes:
         members = shuffled[labels[shuffled] == label]
         rank[members] = np.arange(len(members))
     return np.sort(np.lexsort((shuffled, labels, rank))[:limit])

@@ -23,6 +23,9 @@ def decode(path: Path, size: int) -> Images:
     Raises:
         InputError: naming the file, when it cannot be read as an image.
     """
+    if not path.is_file():  # opening a pipe would wait for a writer for ever
+        rule = "is not a regular file, nor a link to one"
+        raise InputError("data", str(path), rule, "mend or remove it")
     try:
         with Image.open(path) as image:
             # A JPEG decodes at 1/2, 1/4 or 1/8 scale many times faster; twice the target keeps the quality.

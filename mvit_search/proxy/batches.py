@@ -42,9 +42,12 @@ class Batches:
             yield self._batch(chosen)
 
     def recalibration(self, batch_size: int) -> Iterator[Tensor]:
-        """Random views of `recalibration_images` random training images."""
+        """Random views of `recalibration_images` random training images, at most `batch_size` at once.
+
+        The parts are of near-equal size: batch norm averages them evenly, so a short one would weigh too much.
+        """
         chosen = torch.randperm(len(self._images), generator=self._generator)[: self._recipe.recalibration_images]
-        for part in torch.split(chosen, batch_size):
+        for part in torch.tensor_split(chosen, max(1, math.ceil(len(chosen) / batch_size))):
             if len(part) > 1:  # batch norm has no variance over one
                 yield self._batch(part)[0]
 

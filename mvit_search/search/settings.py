@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mvit_search.architecture.config import known_fields, validation_input_error
 
 DEFAULT_TRIALS = 24
-DEFAULT_TIME_S = 300.0
+DEFAULT_TIME_S = 330.0
 DEFAULT_FINAL_SEEDS = 3
 
 

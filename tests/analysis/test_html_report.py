@@ -1,9 +1,12 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -12,6 +15,7 @@ from mvit_search.analysis.run_facts import reproduce_command
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
+from tests.analysis.locks import held_lock
 from tests.browser import needs_chromium, rendered
 from tests.run_fixtures import make_document, make_record, make_run, run_description
 
@@ -62,7 +66,7 @@ def test_the_report_holds_front_presets_architectures_and_words(demo_run):
     for row in document["front"]:
         assert row["ref"] in html
     for words in (
-        "MobileViT-XS", "at most 6.00 M parameters", "leave-one-out MAPE", "predicted", "proxy",
+        "MobileViT-XS", "at most 6.00M parameters", "leave-one-out MAPE", "predicted", "proxy",
         "Limits of the numbers",
         "mvit-search run --budget 6000000 --target iphone12 --space mobilevit --data digits", "--time 300s", "seeds)",
     ):  # fmt: skip
@@ -140,3 +144,64 @@ def test_json_of_the_config_can_be_copied_out(demo_run):
     block = re.search(r"<pre>(\{.*?\n\})</pre>", html, re.DOTALL)
     assert block
     assert "stages" in json.loads(block[1].replace("&quot;", '"'))
+
+
+def commands(html):
+    """Every command line that the page prints, as arguments."""
+    return [shlex.split(unescape(line)) for line in re.findall(r"<pre>(mvit-search .*?)</pre>", html)]
+
+
+@pytest.mark.parametrize("folder", ["results/demo", "rr/demo", "my results/demo"])
+def test_the_printed_commands_find_the_run_wherever_it_is(demo_run, folder):
+    document = demo_run.read_front() | {"directory": folder}
+    again, export = commands(report_html(demo_run.read_run(), document, ()))
+    assert export[:3] == ["mvit-search", "export", f"{folder}/best"]
+    parent = folder.partition("/")[0]
+    assert again[-2:] == ["--name", "demo-again"]
+    named = dict(pairwise(again)).get("--results-dir")
+    assert named == (None if parent == "results" else parent)
+
+
+@pytest.mark.parametrize(("measured", "word"), [(True, "measured"), (False, "predicted")])
+def test_no_latency_stands_without_the_way_it_is_known(demo_run, measured, word):
+    document = demo_run.read_front() | {"latency_measured": measured}
+    html = report_html(demo_run.read_run(), document, ())
+    text = re.sub(r"<(script|style)>.*?</\1>|<script.*?</script>", "", html, flags=re.DOTALL)
+    assert f'<th scope="col">Latency ({word})</th>' in text
+    # The cells under that title name it there; everywhere else the word stands before the figure.
+    outside = re.sub(r"<td>.*?</td>", "", text)
+    bare = re.findall(rf"(?<!{word} )(?<![\d.])\d+\.\d+ ms", outside)
+    assert not bare
+    assert f"{word} " in outside
+
+
+def test_an_extrapolated_latency_is_among_the_limits():
+    source = "predicted: iphone12 calibration 2026-11, leave-one-out MAPE 8.2 % at 256 px; extrapolated to 64x64 px"
+    record = make_record(0, PRESETS["mobilevit-xs"], source=source)
+    assert "a size that the predictor never saw" in report_html({}, make_document("demo", [record]), ())
+    assert "never saw" not in report_html({}, make_document("demo", [make_record(0, PRESETS["mobilevit-xs"])]), ())
+
+
+def test_a_run_whose_process_is_dead_is_not_called_going(tmp_path):
+    folder = make_run(tmp_path, state="running")
+    html = html_of(folder)
+    assert "still going" not in html
+    assert "still running" not in html
+    assert "was cut short; carry on with:" in html
+    carry_on = ["mvit-search", "run", "--resume", "--results-dir", "results", "--name", "demo"]
+    assert carry_on in commands(html)
+    with held_lock(folder):
+        assert "The run was still going when this was written." in html_of(folder)
+
+
+def test_a_run_that_ended_by_an_error_says_so(tmp_path):
+    html = html_of(make_run(tmp_path, state="failed"))
+    assert "The run ended with an error; nothing finished is lost." in html
+    assert "ended by an error" in html
+    assert any("--resume" in command for command in commands(html))
+
+
+def test_text_that_is_no_unicode_is_an_input_error(demo_run):
+    demo_run.write_run(demo_run.read_run() | {"git_revision": "\ud800"})
+    with pytest.raises(InputError, match="no Unicode"):
+        write_report(demo_run, demo_run.report_file)

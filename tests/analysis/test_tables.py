@@ -1,8 +1,18 @@
 import pytest
 
-from mvit_search.analysis import baseline_table, front_table, read_document, seed_spread, verdict
+from mvit_search._quantities import format_count
+from mvit_search.analysis import (
+    baseline_table,
+    candidate_points,
+    front_table,
+    latency_source,
+    read_document,
+    seed_spread,
+    verdict,
+)
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError
+from mvit_search.profile import cost
 from tests.run_fixtures import make_document, make_record
 
 XXS, XS, S = (PRESETS[f"mobilevit-{size}"] for size in ("xxs", "xs", "s"))
@@ -26,7 +36,7 @@ def test_cells_are_what_a_person_reads():
     assert table.columns[0] == "Reference"
     (row,) = table.rows
     assert row[0] == "demo/1"
-    assert row[1].endswith(" M")
+    assert (row[1], row[2]) == ("1.27M", format_count(cost(FOUND[0]).macs))
     assert row[4] == "6.3 ms [5.6, 7.1]"
     assert row[5] == "93.4 % ± 0.6 (3 seeds)"
     assert all(len(cells) == len(table.columns) for cells in table.rows)
@@ -40,7 +50,7 @@ def test_a_single_seed_has_no_spread():
 def test_a_preset_over_the_budget_has_costs_and_no_accuracy():
     table = baseline_table(document((6.0, 0.93), over_budget=["mobilevit-s"]))
     cells = table.rows[-1]
-    assert (cells[0], cells[1], cells[5], cells[6]) == ("MobileViT-S", "5.58 M", "–", "preset, over budget")
+    assert (cells[0], cells[1], cells[5], cells[6]) == ("MobileViT-S", "5.58M", "–", "preset, over budget")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +82,7 @@ def test_the_verdict_counts_and_says_how_many_differences_are_sure():
     text = verdict(document((5.0, 0.905), (6.0, 0.93)))
     assert "2 of 2 front points are more accurate than MobileViT-XS at equal or lower predicted latency" in text
     assert "1 of the 2 differences is larger than the seed spread (0.8 points)" in text
-    assert "demo/1) takes 5.0 ms against 7.0 ms" in text
+    assert "demo/1) takes predicted 5.0 ms against predicted 7.0 ms" in text
 
 
 def test_the_verdict_admits_that_nothing_is_better():
@@ -98,7 +108,8 @@ def test_the_verdict_without_front_or_presets():
 
 def test_the_most_accurate_point_that_is_level_with_a_faster_one_is_called_so():
     text = verdict(document((5.0, 0.929), (6.5, 0.93)))
-    assert "The most accurate point (demo/2, 6.5 ms) is indistinguishable in accuracy from demo/1 at 5.0 ms." in text
+    said = "The most accurate point (demo/2, predicted 6.5 ms) is indistinguishable in accuracy from demo/1"
+    assert f"{said} at predicted 5.0 ms." in text
 
 
 def test_measured_latency_is_called_measured():
@@ -107,7 +118,53 @@ def test_measured_latency_is_called_measured():
         make_record(0, XS, name="mobilevit-xs", top1=0.9, seeds=2, latency_ms=7, source=source, target="cpu"),
         make_record(1, FOUND[0], top1=0.95, seeds=2, latency_ms=6, source=source, target="cpu"),
     ]
-    assert "at equal or lower measured latency" in verdict(make_document("demo", records, target="cpu"))
+    document = make_document("demo", records, target="cpu") | {"latency_measured": True}
+    assert "at equal or lower measured latency" in verdict(document)
+
+
+@pytest.mark.parametrize(("measured", "title"), [(True, "Latency (measured)"), (False, "Latency (predicted)")])
+def test_the_latency_column_says_how_it_is_known(measured, title):
+    written = document((6.3, 0.934)) | {"latency_measured": measured}
+    for table in (front_table(written), baseline_table(written)):
+        assert table.columns[4] == title
+        assert table.left == (table.columns[0], table.columns[-1])
+
+
+def test_a_document_that_does_not_say_is_taken_at_its_rows_word():
+    written = document((6.3, 0.934))
+    del written["latency_measured"]
+    assert front_table(written).columns[4] == "Latency (predicted)"
+    for row in (*written["front"], *written["baselines"]):
+        del row["latency_source"]
+    assert front_table(written).columns[4] == "Latency"
+
+
+CPU = "measured: cpu, torch 2.13.0, 2 threads"
+PHONE = "predicted: iphone12 calibration 2026-11, leave-one-out MAPE 8.2 %"
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ((PHONE, PHONE), PHONE),
+        ((f"{CPU}, median of 341", f"{CPU}, median of 20"), f"{CPU}, medians"),
+        ((f"{CPU}, median of 341", "measured: gpu"), "measured, the rest differs by row"),
+        (
+            (PHONE, f"{PHONE} at 256 px; extrapolated to 64x64 px, error unknown"),
+            "predicted: iphone12 calibration 2026-11, the rest differs by row",
+        ),
+        ((PHONE, f"{CPU}, median of 20"), f"{PHONE}; {CPU}, median of 20"),
+        ((PHONE, None), f"{PHONE}; unknown source"),
+        ((None, None), "unknown source"),
+        ((), "unknown source"),
+    ],
+)
+def test_one_phrase_of_source_is_true_of_every_row(sources, said):
+    written = make_document("demo", [make_record(n, FOUND[n], latency_ms=5 + n, top1=0.8 + n / 100) for n in (0, 1)])
+    for row, source in zip(written["front"], sources, strict=False):
+        row["latency_source"] = source
+    written["front"] = written["front"][: len(sources)]
+    assert latency_source(read_document(written)) == said
 
 
 def test_a_broken_document_names_the_field():
@@ -115,3 +172,22 @@ def test_a_broken_document_names_the_field():
     del broken["front"][0]["params"]
     with pytest.raises(InputError, match=r"front document: front\.0\.params"):
         front_table(broken)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("params", 10**400), ("latency_ms", float("nan")), ("latency_ms", "soon"), ("top1", 93.4), ("config", {}),
+        ("latency_source", "\ud800"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_named(key, value):
+    broken = document((6.0, 0.93))
+    broken["front"][0][key] = value
+    with pytest.raises(InputError, match=rf"front document: front\.0\.{key}"):
+        front_table(broken)
+
+
+def test_a_record_of_an_impossible_figure_is_an_input_error():
+    with pytest.raises(InputError, match="candidate: params"):
+        candidate_points([make_record(0, XS).model_copy(update={"params": 10**400})], "demo")

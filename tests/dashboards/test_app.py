@@ -10,6 +10,8 @@ import pytest
 from werkzeug.serving import make_server
 
 from mvit_search._files import bundled
+from mvit_search.records import RunFolder
+from tests.analysis.locks import held_lock
 from tests.browser import needs_chromium, rendered
 from tests.run_fixtures import make_run
 
@@ -83,9 +85,31 @@ def show(app, run, picked=None, shown=None):
 
 
 def test_a_finished_run_stops_the_timer_and_a_running_one_does_not(app, demo_run):
-    make_run(demo_run.path.parent, "going", state="running")
+    going = make_run(demo_run.path.parent, "going", state="running")
     assert show(app, "demo")["refresh"]["disabled"] is True
-    assert show(app, "going")["refresh"]["disabled"] is False
+    with held_lock(going):
+        assert show(app, "going")["refresh"]["disabled"] is False
+
+
+def test_a_run_whose_process_died_says_how_to_carry_on_and_stops_the_timer(app, demo_run):
+    going = make_run(demo_run.path.parent, "going", state="running")
+    with held_lock(going):
+        before = show(app, "going")
+    # Its files do not change when the process is killed.
+    answer = show(app, "going", shown=before["shown"]["data"])
+    assert answer["refresh"]["disabled"] is True
+    said = json.dumps(answer)
+    assert "was cut short; carry on with:" in said
+    assert f"mvit-search run --resume --results-dir {demo_run.path.parent} --name going" in said
+    assert "running" not in json.dumps(answer["state"])
+
+
+def test_a_run_that_ended_by_an_error_says_so(app, demo_run):
+    make_run(demo_run.path.parent, "broken", state="failed")
+    answer = show(app, "broken")
+    assert answer["refresh"]["disabled"] is True
+    assert "ended by an error" in json.dumps(answer["state"])
+    assert "--resume" in json.dumps(answer["verdict"])
 
 
 def test_what_did_not_change_is_not_sent_again(app):
@@ -97,14 +121,68 @@ def test_a_run_without_results_is_a_notice(app, demo_run):
     early = demo_run.path.parent / "early"
     early.mkdir()
     (early / "run.json").write_text("{}")
-    answer = show(app, "early")
+    with held_lock(RunFolder(early)):
+        answer = show(app, "early")
     assert "no finished candidate yet" in json.dumps(answer)
+    assert answer["refresh"]["disabled"] is False
+    answer = show(app, "early")
+    assert "--resume" in json.dumps(answer)
+    assert answer["refresh"]["disabled"] is True
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("front.json", "{"),
+        ("front.json", "[]"),
+        ("front.json", '{"run": 5}'),
+        ("front.json", '{"run": "demo", "front": [{"params": 1e400, "macs": 1}]}'),
+        ("front.json", '{"run": "demo", "front": [{"params": -1, "macs": 1}]}'),
+        ("front.json", '{"run": "demo", "hypervolume_reference": {"latency_ms": NaN}}'),
+        ("front.json", "[" * 200_000),
+        ("front.json", '{"run": "demo", "front": ' + "[" * 200_000),
+        ("front.json", '{"run": "demo", "target": "\\ud800", "front": []}'),
+        ("candidates.csv", "ref,name\ndemo/0,\n"),
+        ("candidates.csv", "a;b;c\n1;2;3\n"),
+        ("candidates.csv", "\x00\x01"),
+        ("candidates.csv", '"' + "x" * 200_000),
+        ("run.json", "[]"),
+        ("run.json", "{"),
+    ],
+)
+def test_a_broken_file_is_one_line_in_the_page(app, demo_run, file, text):
+    (demo_run.path / file).write_text(text)
+    check_notice(show(app, "demo"))
+
+
+def test_half_a_candidates_file_is_one_line_in_the_page(app, demo_run):
+    path = demo_run.path / "candidates.csv"
+    whole = path.read_text()
+    for share in (0.03, 0.3, 0.6, 0.999):
+        path.write_text(whole[: int(share * len(whole))])
+        check_notice(show(app, "demo"))
+
+
+def check_notice(answer):
+    """The page holds one line that is an error's message, and looks again."""
+    (line,) = answer["verdict"]["children"]
+    assert line["props"]["className"] == "notice"
+    assert "\n" not in line["props"]["children"]
+    assert answer["front-table"]["children"] == []
     assert answer["refresh"]["disabled"] is False
 
 
-def test_broken_files_are_a_notice(app, demo_run):
-    (demo_run.path / "front.json").write_text("{")
-    assert "cannot be read" in json.dumps(show(app, "demo"))
+def test_a_run_json_of_foreign_values_is_no_error(app, demo_run):
+    run = demo_run.read_run() | {"space": {"name": 5, "candidates": 10**400}, "data": [], "settings": None}
+    demo_run.write_run(run)
+    assert show(app, "demo")["front-table"]["children"]
+
+
+def test_the_latency_of_a_pick_says_how_it_is_known(app, demo_run):
+    ref = demo_run.read_front()["front"][0]["ref"]
+    answer = show(app, "demo", picked=ref)
+    assert "Latency (predicted)" in json.dumps(answer["candidate"])
+    assert "Latency (predicted)" in json.dumps(answer["front-table"])
 
 
 @pytest.mark.parametrize("name", ["../results/demo", "/etc", "nothing", ""])

@@ -237,7 +237,8 @@ def test_more_than_memory_holds_is_refused_before_decoding(split_folder: Path, m
 
 
 def test_digits_keep_to_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvit_search.data.digits._enlarged", None)  # refused before any picture is made
+    # Refused before any picture is made; by module, because the package's `digits` is the function.
+    monkeypatch.setattr(sys.modules["mvit_search.data.digits"], "_enlarged", None)
     with pytest.raises(InputError, match=r"1797 images of 1024 px need 5\.3 GiB.*--images"):
         load_data("digits", image_size=1024)
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import timeit
 
 import pytest
 from hypothesis import assume, given, settings
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, operators, preset
 from mvit_search.errors import UnknownNameError
-from mvit_search.latency import CpuTarget, Latency, Target, load_target, target_names
+from mvit_search.latency import CpuTarget, Latency, PredictedTarget, Target, load_target, target_names
 from mvit_search.latency.features import features
 
 IPHONE12 = load_target("iphone12")
+assert isinstance(IPHONE12, PredictedTarget)
 
 
 def with_patches(name: str, *sides: int) -> MobileViTConfig:
@@ -59,6 +61,21 @@ def test_prediction_states_its_left_out_error() -> None:
     source = IPHONE12.latency(preset("mobilevit-xxs")).source
     assert source.startswith("predicted: iphone12 calibration 20")
     assert "leave-one-out MAPE" in source
+
+
+def test_prediction_at_another_size_than_the_fitted_rows_says_so() -> None:
+    assert {row.image_size for row in IPHONE12.file.rows} == {(256, 256)}
+    at_256 = IPHONE12.latency(preset("mobilevit-s"))
+    assert "extrapolated" not in at_256.source
+    at_64 = IPHONE12.latency(preset("mobilevit-s").with_image_size(64))
+    assert at_64.source == f"{at_256.source} at 256 px; extrapolated to 64x64 px, error unknown"
+    wide = preset("mobilevit-s").model_copy(update={"image_size": (256, 128)})
+    assert IPHONE12.latency(wide).source.endswith("at 256 px; extrapolated to 256x128 px, error unknown")
+
+
+def test_predicting_stays_under_a_few_milliseconds() -> None:
+    config = preset("mobilevit-s").with_image_size(64)
+    assert min(timeit.repeat(lambda: IPHONE12.latency(config), number=1, repeat=20)) < 5e-3
 
 
 def test_presets_are_ordered() -> None:

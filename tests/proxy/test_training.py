@@ -133,7 +133,8 @@ def test_recalibration_uses_training_images_alone(digits: ImageSet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "sizes"), [(512, [128] * 4), (130, [65, 65]), (129, [65, 64]), (300, [100] * 3), (2, [2]), (1, []), (0, [])]
+    ("images", "sizes"),
+    [(512, [128] * 4), (130, [65, 65]), (129, [65, 64]), (300, [100] * 3), (2, [2]), (1, []), (0, [])],
 )
 def test_recalibration_parts_are_near_equal(digits: ImageSet, images: int, sizes: list[int]) -> None:
     """A short last part would weigh as much as a whole one."""
