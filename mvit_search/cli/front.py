@@ -11,9 +11,10 @@ from mvit_search.cli.output import print_json, print_table, say
 
 def front(run: RunArgument, results_dir: ResultsDirOption = RESULTS_DIR, json: JsonOption = False) -> None:
     """Print the Pareto front of a run, with the presets beside it."""
+    from mvit_search.analysis import read_front_now
     from mvit_search.records import find_run
 
-    document = find_run(run, results_dir).read_front()
+    document = read_front_now(find_run(run, results_dir))
     if json:
         print_json(document)
     else:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,7 +40,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def say(message: str) -> None:
-    """A plain line on stdout."""
+    """A plain line on stdout; a terminal gets it wrapped between words."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (
+            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in message.split("\n")
+        )
+        message = "\n".join("\n".join(wrapped) for wrapped in lines)
     _write(message + "\n")
 
 

@@ -47,7 +47,7 @@ class Panel:
 
     def update(self, progress: "Progress", record: "Record | None") -> None:
         if record is not None:
-            self._latest = [*self._latest, _line(progress, record)][-8:]
+            self._latest = [*self._latest, _finished(progress, record)][-8:]
         from rich.console import Group
         from rich.text import Text
 
@@ -86,15 +86,18 @@ def _point(record: "Record") -> str:
 
 
 def _line(progress: "Progress", record: "Record") -> str:
+    """Everything in one line, for a log."""
+    counts = f"{progress.rejected} over budget, {progress.duplicates} repeated"
+    best = f", best {_point(progress.best)}" if progress.best else ""
+    left = f", about {format_seconds(progress.remaining_s)} left" if progress.remaining_s is not None else ""
+    return f"{_finished(progress, record)} ({counts}{best}, hypervolume {progress.hypervolume:.4f}{left})"
+
+
+def _finished(progress: "Progress", record: "Record") -> str:
+    """`[4/24] #3: 637k params, top-1 79.5 % at predicted 2.00 ms`."""
     done, planned = progress.finals
-    where = (
-        f"final {done}/{planned}"
-        if progress.phase == "finals"
-        else f"{progress.trained + progress.failed}/{progress.trials}"
-    )
+    trained = f"{progress.trained + progress.failed}/{progress.trials}"
+    where = f"final {done}/{planned}" if progress.phase == "finals" else trained
     what = f"{record.name or f'#{record.number}'}: {format_count(record.params)} params"
     result = f"top-1 {_point(record)}" if record.outcome == "trained" else f"failed: {record.error}"
-    best = f", best {_point(progress.best)}" if progress.best else ""
-    counts = f"{progress.rejected} over budget, {progress.duplicates} repeated"
-    left = f", about {format_seconds(progress.remaining_s)} left" if progress.remaining_s is not None else ""
-    return f"[{where}] {what}, {result} ({counts}{best}, hypervolume {progress.hypervolume:.4f}{left})"
+    return f"[{where}] {what}, {result}"

@@ -8,6 +8,7 @@ told, so a crash between the two costs nothing: at the next start the trial is t
 import fcntl
 import json
 import os
+import time
 import warnings
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -55,9 +56,7 @@ class Store:
             lock = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError("results folder", str(folder.path), f"cannot be written ({error.strerror})") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(lock):
             owner = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
             os.close(lock)
             rule = f"is in use by another run (process {owner})"
@@ -188,6 +187,18 @@ class Store:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
+
+
+def _locked(lock: int) -> bool:
+    """Take the lock; a second look, because a dashboard that asks whether a run is alive holds it for an instant."""
+    for attempt in range(3):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05 * attempt)
+        else:
+            return True
+    return False
 
 
 def _open_study(path: Path) -> optuna.Study:
