@@ -42,6 +42,7 @@ class Op(NamedTuple):
         stride: input pixels per pixel of the feature map it works on.
         block_output: whether it ends a block whose output must be kept (paper, appendix Table 8).
         times: how many operators this row stands for; 1 but in a folded table.
+        elements: numbers in the output.
     """
 
     name: str
@@ -56,11 +57,7 @@ class Op(NamedTuple):
     stride: int
     block_output: bool
     times: int
-
-    @property
-    def elements(self) -> int:
-        """Numbers in the output."""
-        return math.prod(self.shape)
+    elements: int
 
 
 def operators(config: MobileViTConfig, num_classes: int = 1000, *, folded: bool = False) -> tuple[Op, ...]:
@@ -131,11 +128,19 @@ class _Table:
         self.times = count if self.folded else 1
         return range(min(count, 1) if self.folded else count)
 
-    def add(self, name: str, kind: str, inputs: tuple[int, ...], shape: Shape) -> int:
-        """An operator without weights."""
-        in_shape = self.ops[inputs[0]].shape
-        self.ops.append(Op(name, kind, self.stage, inputs, in_shape, shape, 0, 0, 0, self.stride, False, self.times))
-        return len(self.ops) - 1
+    def add(
+        self, name: str, kind: str, inputs: tuple[int, ...], shape: Shape, params: int = 0, weights: int = 0,
+        macs: int = 0, in_shape: Shape | None = None,
+    ) -> int:  # fmt: skip
+        """One operator; `in_shape` is that of the first input unless the image is meant."""
+        ops = self.ops
+        row = (
+            name, kind, self.stage, inputs, in_shape or ops[inputs[0]].shape, shape, params, weights, macs, self.stride,
+            False, self.times, math.prod(shape),
+        )  # fmt: skip
+        # Past the named tuple's own constructor, which costs as much as the rest of the row.
+        ops.append(tuple.__new__(Op, row))
+        return len(ops) - 1
 
     def end_block(self, index: int) -> None:
         self.ops[index] = self.ops[index]._replace(block_output=True)
@@ -152,37 +157,22 @@ class _Table:
         params = kernel_numbers + (2 * out_channels if norm else 0)
         weights = kernel_numbers + (out_channels if norm else 0)
         macs = kernel_numbers * shape[1] * shape[2]
-        self.ops.append(
-            Op(name, "conv", self.stage, (x,), in_shape, shape, params, weights, macs, self.stride, False, self.times)
-        )
-        return len(self.ops) - 1
+        return self.add(name, "conv", (x,), shape, params, weights, macs, in_shape)
 
     def linear(self, name: str, x: int, out_features: int) -> int:
-        in_shape = self.ops[x].shape
-        shape = (*in_shape[:-1], out_features)
-        numbers = in_shape[-1] * out_features
-        params = numbers + out_features
-        macs = numbers * math.prod(in_shape[:-1])
-        self.ops.append(
-            Op(name, "linear", self.stage, (x,), in_shape, shape, params, params, macs, self.stride, False, self.times)
+        source = self.ops[x]
+        width = source.shape[-1]
+        params = (width + 1) * out_features
+        return self.add(
+            name, "linear", (x,), (*source.shape[:-1], out_features), params, params, source.elements * out_features
         )
-        return len(self.ops) - 1
 
     def layer_norm(self, name: str, x: int) -> int:
         shape = self.ops[x].shape
-        params = 2 * shape[-1]
-        self.ops.append(
-            Op(name, "layer_norm", self.stage, (x,), shape, shape, params, params, 0, self.stride, False, self.times)
-        )
-        return len(self.ops) - 1
+        return self.add(name, "layer_norm", (x,), shape, 2 * shape[-1], 2 * shape[-1])
 
     def matmul(self, name: str, a: int, b: int, inner: int, shape: Shape) -> int:
-        in_shape = self.ops[a].shape
-        macs = inner * math.prod(shape)
-        self.ops.append(
-            Op(name, "matmul", self.stage, (a, b), in_shape, shape, 0, 0, macs, self.stride, False, self.times)
-        )
-        return len(self.ops) - 1
+        return self.add(name, "matmul", (a, b), shape, macs=inner * math.prod(shape))
 
     def activation(self, name: str, x: int) -> int:
         return self.add(name, "activation", (x,), self.ops[x].shape)

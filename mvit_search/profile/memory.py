@@ -16,16 +16,20 @@ def peak_activation_bytes(ops: tuple[Op, ...], bytes_per_number: int = BYTES_PER
     after its last reader; a reshape is a view of its input. The image counts until the stem has read it.
     Weights and a runtime's scratch space are not counted.
     """
-    owner = _owners(ops)
-    last_read = list(range(len(ops)))
+    count = len(ops)
+    owner = list(range(count))  # whose memory holds the output: the operator's own, or what a reshape looks at
+    last_read = list(range(count))
     image_read_until = 0
     for index, op in enumerate(ops):
-        for source in op.inputs:
+        inputs = op.inputs
+        if op.kind == "reshape":
+            owner[index] = owner[inputs[0]]
+        for source in inputs:
             if source == NETWORK_INPUT:
                 image_read_until = index
             else:
                 last_read[owner[source]] = index
-    freed_after: list[int] = [0] * len(ops)
+    freed_after = [0] * count
     live = peak = math.prod(ops[0].in_shape)
     freed_after[image_read_until] += live
     for index, op in enumerate(ops):
@@ -46,11 +50,3 @@ def memory_by_stride_kib(ops: tuple[Op, ...], bytes_per_number: int = BYTES_PER_
         if op.block_output:
             largest[op.stride] = max(largest.get(op.stride, 0), op.elements)
     return {stride: bytes_per_number * elements / 1024 for stride, elements in sorted(largest.items())}
-
-
-def _owners(ops: tuple[Op, ...]) -> list[int]:
-    """For each operator the one whose memory holds its output: itself, or what a reshape looks at."""
-    owner: list[int] = []
-    for index, op in enumerate(ops):
-        owner.append(owner[op.inputs[0]] if op.kind == "reshape" else index)
-    return owner
