@@ -1,9 +1,14 @@
 """Fixtures for several folders of tests."""
 
 import pytest
+from hypothesis import settings
 
 from mvit_search.records import RunFolder
 from tests.run_fixtures import make_run
+
+# A test that fails on a busy machine says nothing about the code.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture
