@@ -119,14 +119,21 @@ def test_a_run_that_is_killed_carries_on(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_keeps_everything_and_says_how_to_go_on(tmp_path):
     arguments = ["run", "--budget", "1.5M", "--target", "iphone12", "--name", "mine", *QUICK, "--trials", "50"]
-    program = [sys.executable, "-c", "from mvit_search.cli import main; main()", *arguments]
-    process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if line.startswith("[2/50]"):
-            break
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    # A shell that runs the tests in the background makes them, and their children, ignore SIGINT.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = [sys.executable, "-c", f"{listen}\nfrom mvit_search.cli import main; main()", *arguments]
+    with subprocess.Popen(
+        program, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            for line in process.stderr:
+                if line.startswith("[2/50]"):
+                    break
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, rest = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "mvit-search run --resume --results-dir results --name mine" in rest
     assert "Traceback" not in rest
