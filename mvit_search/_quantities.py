@@ -1,11 +1,10 @@
-"""Numbers as people write them: `6M`, `1.2G`, `20MiB`, `5ms`, `30m`; and back."""
+"""Numbers as people write them: `6M`, `1.2G`, `5ms`, `30m`; and back."""
 
 import re
 
 from mvit_search.errors import InputError
 
 _COUNT: dict[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-_BYTES: dict[str, float] = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _MILLISECONDS: dict[str, float] = {"": 1, "ms": 1, "us": 1e-3, "s": 1e3}
 _SECONDS: dict[str, float] = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
@@ -14,11 +13,6 @@ _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.
 def parse_count(text: str, field: str) -> int:
     """`6M` -> 6_000_000. Used for parameters and MACs; must be above zero."""
     return round(_parse(text, field, _COUNT, "6M or 2500000", smallest=1))
-
-
-def parse_bytes(text: str, field: str) -> int:
-    """`20MiB` -> 20_971_520; must be above zero."""
-    return round(_parse(text, field, _BYTES, "20MiB or 512KiB", smallest=1))
 
 
 def parse_milliseconds(text: str, field: str) -> float:

@@ -8,7 +8,7 @@ from mvit_search.errors import InputError
     ("parse", "text", "value"),
     [
         (q.parse_count, "6M", 6_000_000), (q.parse_count, "1.2g", 1_200_000_000), (q.parse_count, "2500000", 2_500_000),
-        (q.parse_count, " 500 k ", 500_000), (q.parse_bytes, "20MiB", 20 * 2**20), (q.parse_bytes, "3kb", 3000),
+        (q.parse_count, " 500 k ", 500_000),
         (q.parse_milliseconds, "5ms", 5.0), (q.parse_milliseconds, "7.5", 7.5), (q.parse_seconds, "30m", 1800.0),
         (q.parse_seconds, "1.5h", 5400.0),
     ],

@@ -6,7 +6,6 @@ constructed: every rule is checked here, and the error names the field, the valu
 
 import hashlib
 import json
-import math
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -128,11 +127,6 @@ class MobileViTConfig(_Frozen):
     def head_channels(self) -> int:
         """Channels of the last 1x1 convolution: `head_expansion` times the last stage, capped as CoreNet does."""
         return max(1, min(int(self.head_expansion * self.stages[-1].out_channels), MAX_HEAD_CHANNELS))
-
-    @property
-    def output_stride(self) -> int:
-        """Input pixels per pixel of the last feature map."""
-        return 2 * math.prod(stage.stride for stage in self.stages)
 
     def canonical_json(self) -> str:
         """One spelling for one candidate: all fields, sorted keys, no white space."""
