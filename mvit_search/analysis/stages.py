@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage
+from mvit_search.architecture.ops import Assembly
 
 STAGE_COLUMNS = (
     "Stage", "Kind", "Output", "Channels", "Stride", "Expand ratio", "Blocks or layers", "Dim d", "Heads",
@@ -31,11 +32,15 @@ class StageRow(NamedTuple):
 
 def stage_rows(config: MobileViTConfig) -> tuple[StageRow, ...]:
     """Stem, stages and head in network order, with the feature map each hands on (height × width)."""
-    height, width = (-(-size // 2) for size in config.image_size)
+    network = Assembly(config)
+    ends = network.backbone()
+    _, height, width = network.shapes[0]
     rows = [_plain("stem", "convolution", height, width, config.stem_channels, stride=2)]
-    for index, stage in enumerate(config.stages):
-        height, width = -(-height // stage.stride), -(-width // stage.stride)
+    for index, (stage, end) in enumerate(zip(config.stages, ends, strict=True)):
+        _, height, width = network.shapes[end]
         rows.append(_stage_row(index, stage, f"{height} × {width}"))
+    if config.head_channels is None:
+        return tuple(rows)
     return (*rows, _plain("head", "1 × 1 convolution", height, width, config.head_channels, stride=1))
 
 
@@ -56,8 +61,8 @@ def _stage_row(index: int, stage: ConvStage | MobileViTStage, output: str) -> St
         return StageRow(str(index), "inverted residuals", output, channels, stride, expand, blocks, *[_NONE] * 6)
     layers = f"{stage.num_layers} layer{'s' if stage.num_layers > 1 else ''}"
     return StageRow(
-        str(index), "MobileViT", output, channels, stride, expand, layers, str(stage.transformer_dim),
-        str(stage.num_heads), f"{stage.ffn_ratio:g}", f"{stage.patch_h} × {stage.patch_w}",
+        str(index), "MobileViTv2" if stage.attention == "separable" else "MobileViT", output, channels, stride, expand, layers, str(stage.transformer_dim),
+        _NONE if stage.attention == "separable" else str(stage.num_heads), f"{stage.ffn_ratio:g}", f"{stage.patch_h} × {stage.patch_w}",
         str(stage.conv_kernel_size), "yes" if stage.fusion else "no",
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ constructed: every rule is checked here, and the error names the field, the valu
 
 import hashlib
 import json
+import math
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -40,7 +41,9 @@ Pixels = Annotated[int, BeforeValidator(_integral), Field(ge=16, le=8192)]
 Ratio = Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)]
 # Below 1 the block would narrow, and leaving the expansion out (at 1) would cost more than having it.
 ExpandRatio = Annotated[float, Field(ge=1, le=16, allow_inf_nan=False)]
+HeadRatio = Annotated[float, Field(ge=0, le=16, allow_inf_nan=False)]
 Activation = Literal["silu", "relu", "hardswish"]
+Attention = Literal["softmax", "separable"]
 
 
 class _Frozen(BaseModel):
@@ -65,6 +68,9 @@ class MobileViTStage(_Frozen):
     bilinearly before unfolding and back after folding (paper, Table 6: h = w = 3). `fusion` off leaves
     out the concatenation with the input and the n x n fusion convolution (paper, appendix: skip
     connection).
+
+    `attention: separable` is the MobileViTv2 block (arXiv 2206.02680): linear attention on channels-first tokens, a
+    depthwise local convolution, no activation after the projection, and a map that stays resized. It has no heads.
     """
 
     kind: Literal["mobilevit"] = "mobilevit"
@@ -79,10 +85,20 @@ class MobileViTStage(_Frozen):
     patch_w: Patch = 2
     conv_kernel_size: Annotated[int, BeforeValidator(_integral), Field(ge=1, le=31)] = 3
     fusion: bool = True
-    attention: Literal["softmax"] = "softmax"
+    attention: Attention = "softmax"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_heads_unless_softmax(cls, data: Any) -> Any:
+        """Four heads are the default of softmax attention alone."""
+        if isinstance(data, dict) and data.get("attention") == "separable":
+            return {"num_heads": 1, **data}
+        return data
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
+        if self.attention == "separable" and self.num_heads != 1:
+            raise ValueError(f"num_heads {self.num_heads} must be 1 or left out: separable attention has no heads")
         if self.transformer_dim % self.num_heads:
             raise ValueError(f"transformer_dim {self.transformer_dim} must be divisible by num_heads {self.num_heads}")
         if self.conv_kernel_size % 2 == 0:
@@ -114,18 +130,35 @@ class MobileViTConfig(_Frozen):
     """A MobileViT network. Defaults are those that the paper's three models share.
 
     `image_size` is (height, width) in pixels: the resolution the network is costed and trained at.
-    The class count is not part of a candidate: it goes to `MobileViT(config, num_classes)`.
+    `head_expansion` 0 leaves out the last 1x1 convolution, as MobileViTv2 does. Class count and output stride
+    are not part of a candidate: they go to `MobileViT(config, num_classes, output_stride=...)`.
     """
 
     image_size: Annotated[tuple[Pixels, Pixels], Field(strict=False)] = (256, 256)
     stem_channels: Channels = 16
-    head_expansion: Ratio = 4.0
+    head_expansion: HeadRatio = 4.0
     activation: Activation = "silu"
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1, max_length=16)]
 
+    @model_validator(mode="after")
+    def _large_enough_input(self) -> Self:
+        if min(self.image_size) < self.total_stride:
+            raise ValueError(
+                f"image_size {self.image_size[0]}x{self.image_size[1]} must be at least the network's total stride, "
+                f"{self.total_stride} px: the last feature map would be smaller than a pixel"
+            )
+        return self
+
     @property
-    def head_channels(self) -> int:
-        """Channels of the last 1x1 convolution: `head_expansion` times the last stage, capped as CoreNet does."""
+    def total_stride(self) -> int:
+        """Input pixels per pixel of the last feature map, at most."""
+        return 2 * math.prod(stage.stride for stage in self.stages)
+
+    @property
+    def head_channels(self) -> int | None:
+        """Channels of the last 1x1 convolution, capped as CoreNet does; None where there is none."""
+        if self.head_expansion == 0:
+            return None
         return max(1, min(int(self.head_expansion * self.stages[-1].out_channels), MAX_HEAD_CHANNELS))
 
     def canonical_json(self) -> str:

@@ -4,35 +4,49 @@ Batch norm is folded into its convolution and dropout is gone. The transformer i
 code does it: one fused query-key-value projection, and rank-4 reshape/transpose pairs to unfold and fold.
 Everything that costs is a sum or a scan over this table; it is plain arithmetic and loads no torch.
 
+A network is a short list of parts, and a part is a few operators that always come together: `parts` lists
+them, one layout function below writes the operators of each, and `operators` is all of them in a row. Costs
+are summed part by part, so what one part costs is worked out once however many candidates share it.
+
 Counting convention (one place, used everywhere): one multiply-add is one MAC, and only convolutions and
 matrix products are counted. A 3x3 convolution from 16 to 32 channels onto a 10x10 map has
 9 * 16 * 32 * 100 = 460,800 MACs. Papers print this number as "FLOPs". Shapes are for one image,
-channels first, without the batch axis; inside the transformer they are (pixels of a patch, patches, channels).
+channels first, without the batch axis; inside the transformer they are (pixels of a patch, patches, channels),
+and (channels, pixels of a patch, patches) where attention is separable.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
-from mvit_search.architecture.config import ConvStage, MobileViTConfig, MobileViTStage
+from mvit_search.architecture.config import Activation, ConvStage, MobileViTConfig, MobileViTStage
+from mvit_search.errors import InputError
 
 Shape = tuple[int, ...]
 NETWORK_INPUT = -1
-"""Index that stands for the image among an operator's inputs."""
+"""Index that stands for the image among the inputs of a part, or of an operator."""
 
 KINDS = (
-    "conv", "linear", "matmul", "softmax", "layer_norm", "activation", "add", "mul", "split",
-    "reshape", "transpose", "concat", "resize", "mean",
+    "conv", "linear", "matmul", "softmax", "layer_norm", "activation", "add", "sub", "mul", "div", "square", "sqrt",
+    "mean", "sum", "split", "reshape", "transpose", "concat", "resize", "cast",
 )  # fmt: skip
 """`reshape` only renames memory in most runtimes; `transpose`, `concat`, `split` and `resize` move it."""
+
+VIEWS = frozenset(("reshape", "cast"))
+"""Kinds taken to move nothing: a reshape renames, and a caller may hand over and take fp16 itself."""
+
+OUTPUT_STRIDES = (8, 16, 32)
+MAX_PARAMS = 1_000_000_000
+"""Networks above this are refused before memory is taken: a thousand times what a phone network has."""
 
 
 class Op(NamedTuple):
     """One operator.
 
     Attributes:
-        name: dotted place in the network, e.g. `stages.2.transformer.0.attention.qkv`.
+        name: dotted place in the network, e.g. `stages.2.block.transformer.0.attention.qkv`.
         kind: one of `KINDS`.
-        stage: `stem`, `stages.<i>` or `head`.
         inputs: indices into the table of the operators whose outputs it reads; -1 is the image.
         in_shape: shape of the first input.
         shape: shape of the output.
@@ -40,14 +54,16 @@ class Op(NamedTuple):
         weights: stored numbers after folding (batch norm leaves one bias per channel).
         macs: multiply-adds of convolutions and matrix products, else 0.
         stride: input pixels per pixel of the feature map it works on.
+        kernel: kernel side of a convolution, else 0.
+        groups: groups of a convolution, else 1; as many as channels is a depthwise one.
+        dilation: dilation of a convolution, else 1.
         block_output: whether it ends a block whose output must be kept (paper, appendix Table 8).
-        times: how many operators this row stands for; 1 but in a folded table.
+        read: numbers in all inputs.
         elements: numbers in the output.
     """
 
     name: str
     kind: str
-    stage: str
     inputs: tuple[int, ...]
     in_shape: Shape
     shape: Shape
@@ -55,46 +71,124 @@ class Op(NamedTuple):
     weights: int
     macs: int
     stride: int
+    kernel: int
+    groups: int
+    dilation: int
     block_output: bool
-    times: int
+    read: int
     elements: int
 
+    @property
+    def stage(self) -> str:
+        """`stem`, `stages.<i>` or `head`."""
+        place = self.name.split(".", 2)
+        return ".".join(place[:2]) if place[0] == "stages" else place[0]
 
-def operators(config: MobileViTConfig, num_classes: int = 1000, *, folded: bool = False) -> tuple[Op, ...]:
-    """The operator table of `MobileViT(config, num_classes)`, in the order of execution.
 
-    A folded table holds the first of several equal transformer layers, or equal residual blocks, and says how
-    `times` it occurs. Sums weighted by `times` and the peak of a liveness scan are those of the whole table: equal
-    layers hand on tensors of one shape, so each needs what the first needs. It is what costs are computed from.
+class Part(NamedTuple):
+    """A few operators that always come together, and all that decides what they cost.
+
+    Equal parts are equal values, so whatever is derived from one can be cached under it.
     """
-    table = _Table(config, folded=folded)
-    height, width = config.image_size
-    x = table.conv("stem.conv", NETWORK_INPUT, (3, height, width), config.stem_channels, kernel=3, stride=2)
-    x = table.activation("stem.activation", x)
-    table.end_block(x)
-    for index, stage in enumerate(config.stages):
-        table.stage = f"stages.{index}"
-        x = _conv_stage(table, x, stage) if isinstance(stage, ConvStage) else _mobilevit_stage(table, x, stage)
-    table.stage = "head"
-    x = table.conv("head.conv", x, table.ops[x].shape, config.head_channels, kernel=1)
-    x = table.activation("head.activation", x)
-    table.end_block(x)
-    x = table.add("head.pool", "mean", (x,), (config.head_channels,))
-    table.linear("head.classifier", x, num_classes)
-    return tuple(table.ops)
+
+    layout: Callable[..., int]
+    arguments: tuple[int | float | str | bool | None, ...]
+    in_shapes: tuple[Shape, ...]
 
 
-def bytes_read(op: Op, ops: tuple[Op, ...], bytes_per_number: int = 2) -> int:
-    """Bytes of inputs and weights that the operator reads (fp16 by default); a reshape reads nothing."""
-    if op.kind == "reshape":
-        return 0
-    inputs = sum(ops[i].elements if i != NETWORK_INPUT else math.prod(op.in_shape) for i in op.inputs)
-    return bytes_per_number * (inputs + op.weights)
+class Placed(NamedTuple):
+    """A part in a network, once or several times in a row.
+
+    Attributes:
+        part: the part.
+        names: its place in the network, one for each time; each after the first reads the one before it.
+        inputs: indices of the placed parts whose outputs the first reads; -1 is the image.
+        stride: input pixels per pixel of the feature map it reads.
+    """
+
+    part: Part
+    names: tuple[str, ...]
+    inputs: tuple[int, ...]
+    stride: int
+
+
+def operators(config: MobileViTConfig, num_classes: int = 1000, *, output_stride: int | None = None) -> tuple[Op, ...]:
+    """The operator table of `MobileViT(config, num_classes, output_stride=output_stride)` in the order of execution.
+
+    Raises:
+        InputError: an output stride that is none of 8, 16, 32.
+    """
+    return expand(parts(config, num_classes, output_stride=output_stride))
+
+
+def parts(config: MobileViTConfig, num_classes: int = 1000, *, output_stride: int | None = None) -> tuple[Placed, ...]:
+    """The same network as parts: some twenty rows, of which costs are computed.
+
+    Raises:
+        InputError: an output stride that is none of 8, 16, 32.
+    """
+    network = Assembly(config)
+    network.backbone(output_stride)
+    network.add(head, (config.head_channels, num_classes, config.activation), ("head",))
+    return tuple(network.placed)
+
+
+def require_buildable(config: MobileViTConfig, num_classes: int = 1000) -> None:
+    """Refuse a network that no machine should be asked to hold, before it is built.
+
+    Raises:
+        InputError: naming the number of parameters and the limit.
+    """
+    params = sum(len(names) * _part_params(part) for part, names, _, _ in parts(config, num_classes))
+    if params > MAX_PARAMS:
+        rule = f"has {params:,} parameters; networks above {MAX_PARAMS:,} are not built"
+        raise InputError("config", None, rule, "reduce widths, depths or ratios")
+
+
+def _part_params(part: Part) -> int:
+    return sum(op.params for op in part_operators(part))
+
+
+def expand(placed: tuple[Placed, ...]) -> tuple[Op, ...]:
+    """All operators of the placed parts in one table."""
+    table: list[Op] = []
+    outputs: list[int] = []  # index of the operator that ends each part
+    for part, names, inputs, stride in placed:
+        sources = tuple(outputs[i] if i >= 0 else NETWORK_INPUT for i in inputs)
+        for name in names:
+            start = len(table)
+            for row in part_operators(part):
+                reads = tuple(start + i if i >= 0 else sources[-1 - i] for i in row.inputs)
+                table.append(row._replace(name=f"{name}.{row.name}", inputs=reads, stride=stride * row.stride))
+            sources = (len(table) - 1, *sources[1:])
+        outputs.append(len(table) - 1)
+    return tuple(table)
+
+
+# Several costs are derived from one part in a row: they share its operators, which are not worth keeping longer.
+@lru_cache(maxsize=256)
+def part_operators(part: Part) -> tuple[Op, ...]:
+    """The operators of a part. Names and strides are relative to its place; inputs -1, -2 are its own inputs."""
+    rows = Rows(part.in_shapes)
+    part.layout(rows, *part.arguments)
+    return tuple(rows.ops)
+
+
+@lru_cache(maxsize=1 << 16)
+def part_output(part: Part) -> tuple[Shape, int]:
+    """Shape of what a part hands on, and by how much its stride is larger than that of its input."""
+    last = part_operators(part)[-1]
+    return last.shape, last.stride
+
+
+def bytes_read(op: Op, bytes_per_number: int = 2) -> int:
+    """Bytes of inputs and weights that the operator reads (fp16 by default); a view reads nothing."""
+    return 0 if op.kind in VIEWS else bytes_per_number * (op.read + op.weights)
 
 
 def bytes_written(op: Op, bytes_per_number: int = 2) -> int:
-    """Bytes of output; a reshape writes nothing."""
-    return 0 if op.kind == "reshape" else bytes_per_number * op.elements
+    """Bytes of output; a view writes nothing."""
+    return 0 if op.kind in VIEWS else bytes_per_number * op.elements
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -113,180 +207,384 @@ def patched_size(size: int, patch: int) -> int:
     return math.ceil(size / patch) * patch
 
 
-class _Table:
-    """Rows so far; each method appends one operator and returns its index."""
+class StridePlan(NamedTuple):
+    """How a stage works once the output stride is capped: its stride, and dilations before and after it."""
 
-    def __init__(self, config: MobileViTConfig, *, folded: bool) -> None:
+    stride: int
+    entry_dilation: int
+    dilation: int
+
+
+def stride_plan(config: MobileViTConfig, output_stride: int | None = None) -> Iterator[StridePlan]:
+    """One plan a stage. A stage that would pass `output_stride` keeps stride 1 and doubles the dilation instead.
+
+    As CoreNet's `output_stride`: the first block of such a stage still has the dilation from before it, all
+    that follows has the doubled one; the fusion convolution is never dilated.
+
+    Raises:
+        InputError: an output stride that is none of 8, 16, 32.
+    """
+    if output_stride not in (None, *OUTPUT_STRIDES):
+        raise InputError("output_stride", output_stride, f"must be one of {', '.join(map(str, OUTPUT_STRIDES))}")
+    total, dilation = 2, 1
+    for stage in config.stages:
+        entry = dilation
+        stride = stage.stride
+        if output_stride is not None and total * stride > output_stride:
+            dilation *= stride
+            stride = 1
+        total *= stride
+        yield StridePlan(stride, entry, dilation)
+
+
+class Assembly:
+    """A network as it grows, part by part; `add` returns the index that later parts read it by."""
+
+    def __init__(self, config: MobileViTConfig) -> None:
+        self.config = config
+        self.placed: list[Placed] = []
+        self.shapes: list[Shape] = []
+        self.strides: list[int] = []
+
+    def add(
+        self,
+        layout: Callable[..., int],
+        arguments: tuple[int | float | str | bool | None, ...],
+        names: tuple[str, ...],
+        inputs: tuple[int, ...] | None = None,
+    ) -> int:
+        """Place a part behind `inputs`, or behind the last part."""
+        reads = inputs or (len(self.placed) - 1,)
+        image = (3, *self.config.image_size)
+        part = Part(layout, arguments, tuple([self.shapes[i] if i >= 0 else image for i in reads]))
+        stride = self.strides[reads[0]] if reads[0] >= 0 else 1
+        shape, factor = part_output(part)
+        self.placed.append(Placed(part, names, reads, stride))
+        self.shapes.append(shape)
+        self.strides.append(stride * factor)
+        return len(self.placed) - 1
+
+    def backbone(self, output_stride: int | None = None) -> list[int]:
+        """Stem and stages; the index of each stage's output."""
+        config = self.config
+        self.add(stem, (config.stem_channels, config.activation), ("stem",), (NETWORK_INPUT,))
+        ends = []
+        plans = stride_plan(config, output_stride)
+        for index, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
+            if isinstance(stage, ConvStage):
+                self._conv_stage(f"stages.{index}", stage, plan)
+            else:
+                self._mobilevit_stage(f"stages.{index}", stage, plan)
+            ends.append(len(self.placed) - 1)
+        return ends
+
+    def _conv_stage(self, name: str, stage: ConvStage, plan: StridePlan) -> None:
+        act, width, ratio = self.config.activation, stage.out_channels, stage.expand_ratio
+        self.add(inverted_residual, (width, plan.stride, plan.entry_dilation, ratio, act), (f"{name}.blocks.0",))
+        if stage.num_blocks > 1:
+            rest = tuple([f"{name}.blocks.{block}" for block in range(1, stage.num_blocks)])
+            self.add(inverted_residual, (width, 1, plan.dilation, ratio, act), rest)
+
+    def _mobilevit_stage(self, name: str, stage: MobileViTStage, plan: StridePlan) -> None:
+        act, block = self.config.activation, f"{name}.block"
+        self.add(
+            inverted_residual, (stage.out_channels, plan.stride, plan.entry_dilation, stage.expand_ratio, act),
+            (f"{name}.downsample",),
+        )  # fmt: skip
+        layers = tuple([f"{block}.transformer.{layer}" for layer in range(stage.num_layers)])
+        patch, kernel = (stage.patch_h, stage.patch_w), stage.conv_kernel_size
+        local = (stage.transformer_dim, kernel, plan.dilation, *patch, act)
+        if stage.attention == "separable":
+            if patched_map(self.shapes[-1], *patch) != self.shapes[-1]:
+                self.add(resize_in, patch, (block,))
+            entry = len(self.placed) - 1
+            self.add(separable_entry, local, (block,))
+            tokens = self.add(separable_layer, (stage.ffn_dim, act), layers)
+            layout: Callable[..., int] = separable_exit
+        else:
+            entry = len(self.placed) - 1
+            self.add(softmax_entry, local, (block,))
+            tokens = self.add(softmax_layer, (stage.num_heads, stage.ffn_dim, act), layers)
+            layout = softmax_exit
+        arguments = (*self.shapes[entry], *patch, kernel, stage.fusion, act)
+        self.add(layout, arguments, (block,), (tokens, entry) if stage.fusion else (tokens,))
+
+
+class Rows:
+    """Operators of a part so far; each method appends one and returns its index."""
+
+    def __init__(self, in_shapes: tuple[Shape, ...]) -> None:
         self.ops: list[Op] = []
-        self.folded = folded
-        self.stage = "stem"
+        self.in_shapes = in_shapes
         self.stride = 1
-        self.times = 1
 
-    def repeats(self, count: int) -> range:
-        """Indices of `count` equal parts to lay out; sets how many each of them stands for."""
-        self.times = count if self.folded else 1
-        return range(min(count, 1) if self.folded else count)
+    def shape(self, x: int) -> Shape:
+        """Shape of an operator's output, or of the part's first (-1) or second (-2) input."""
+        return self.ops[x].shape if x >= 0 else self.in_shapes[-1 - x]
 
     def add(
         self, name: str, kind: str, inputs: tuple[int, ...], shape: Shape, params: int = 0, weights: int = 0,
-        macs: int = 0, in_shape: Shape | None = None,
+        macs: int = 0, kernel: int = 0, groups: int = 1, dilation: int = 1,
     ) -> int:  # fmt: skip
-        """One operator; `in_shape` is that of the first input unless the image is meant."""
-        ops = self.ops
+        ops, in_shapes = self.ops, self.in_shapes
+        in_shape = None
+        read = 0
+        for x in inputs:
+            if x >= 0:
+                read += ops[x].elements
+                in_shape = in_shape or ops[x].shape
+            else:
+                read += math.prod(in_shapes[-1 - x])
+                in_shape = in_shape or in_shapes[-1 - x]
         row = (
-            name, kind, self.stage, inputs, in_shape or ops[inputs[0]].shape, shape, params, weights, macs, self.stride,
-            False, self.times, math.prod(shape),
+            name, kind, inputs, in_shape, shape, params, weights, macs, self.stride, kernel, groups, dilation,
+            False, read, math.prod(shape),
         )  # fmt: skip
         # Past the named tuple's own constructor, which costs as much as the rest of the row.
         ops.append(tuple.__new__(Op, row))
         return len(ops) - 1
 
-    def end_block(self, index: int) -> None:
+    def same(self, name: str, kind: str, *inputs: int, params: int = 0) -> int:
+        """An operator whose output has the shape of its first input."""
+        return self.add(name, kind, inputs, self.shape(inputs[0]), params, params)
+
+    def end_block(self, index: int) -> int:
         self.ops[index] = self.ops[index]._replace(block_output=True)
+        return index
 
     def conv(
-        self, name: str, x: int, in_shape: Shape, out_channels: int, *, kernel: int, stride: int = 1,
-        groups: int = 1, norm: bool = True,
+        self, name: str, x: int, out_channels: int, *, kernel: int = 1, stride: int = 1, groups: int = 1,
+        dilation: int = 1, norm: bool = True, bias: bool = False,
     ) -> int:  # fmt: skip
         """Convolution with "same" padding; `norm` = its folded batch norm."""
-        channels, height, width = in_shape
+        channels, height, width = self.shape(x)
         self.stride *= stride
         shape = (out_channels, -(-height // stride), -(-width // stride))
         kernel_numbers = kernel * kernel * (channels // groups) * out_channels
-        params = kernel_numbers + (2 * out_channels if norm else 0)
-        weights = kernel_numbers + (out_channels if norm else 0)
+        params = kernel_numbers + out_channels * (2 * norm + bias)
+        weights = kernel_numbers + out_channels * (norm or bias)
         macs = kernel_numbers * shape[1] * shape[2]
-        return self.add(name, "conv", (x,), shape, params, weights, macs, in_shape)
+        return self.add(name, "conv", (x,), shape, params, weights, macs, kernel, groups, dilation)
 
     def linear(self, name: str, x: int, out_features: int) -> int:
-        source = self.ops[x]
-        width = source.shape[-1]
-        params = (width + 1) * out_features
-        return self.add(
-            name, "linear", (x,), (*source.shape[:-1], out_features), params, params, source.elements * out_features
-        )
-
-    def layer_norm(self, name: str, x: int) -> int:
-        shape = self.ops[x].shape
-        return self.add(name, "layer_norm", (x,), shape, 2 * shape[-1], 2 * shape[-1])
+        source = self.shape(x)
+        params = (source[-1] + 1) * out_features
+        shape = (*source[:-1], out_features)
+        return self.add(name, "linear", (x,), shape, params, params, math.prod(source) * out_features)
 
     def matmul(self, name: str, a: int, b: int, inner: int, shape: Shape) -> int:
         return self.add(name, "matmul", (a, b), shape, macs=inner * math.prod(shape))
 
-    def activation(self, name: str, x: int) -> int:
-        return self.add(name, "activation", (x,), self.ops[x].shape)
+    def layer_norm(self, name: str, x: int) -> int:
+        return self.same(name, "layer_norm", x, params=2 * self.shape(x)[-1])
+
+    def group_norm(self, name: str, x: int) -> int:
+        """Norm over all of (channels, pixels, patches) with a scale and shift a channel; Core ML has no such operator."""
+        shape = self.shape(x)
+        one = (1, 1, 1, 1)
+        y = self.add(f"{name}.split", "reshape", (x,), (1, *shape))
+        mean = self.add(f"{name}.mean", "mean", (y,), one)
+        centred = self.same(f"{name}.centre", "sub", y, mean)
+        square = self.same(f"{name}.square", "square", centred)
+        variance = self.add(f"{name}.variance", "mean", (square,), one)
+        variance = self.same(f"{name}.epsilon", "add", variance)
+        deviation = self.same(f"{name}.deviation", "sqrt", variance)
+        y = self.same(f"{name}.scale", "div", centred, deviation)
+        y = self.add(f"{name}.merge", "reshape", (y,), shape)
+        y = self.same(f"{name}.weight", "mul", y, params=shape[0])
+        return self.same(f"{name}.bias", "add", y, params=shape[0])
+
+    def activation(self, name: str, x: int, act: str) -> int:
+        if act != "hardswish":
+            return self.same(name, "activation", x)
+        # Core ML has no hard-swish: max(x, -3) * hard_sigmoid(x).
+        clipped = self.same(f"{name}.clip", "activation", x)
+        gate = self.same(f"{name}.gate", "activation", x)
+        return self.same(name, "mul", clipped, gate)
 
 
-def _conv_stage(table: _Table, x: int, stage: ConvStage) -> int:
-    x = _inverted_residual(table, f"{table.stage}.blocks.0", x, stage.out_channels, stage.stride, stage.expand_ratio)
-    for block in table.repeats(stage.num_blocks - 1):
-        x = _inverted_residual(table, f"{table.stage}.blocks.{block + 1}", x, stage.out_channels, 1, stage.expand_ratio)
-    table.times = 1
-    return x
+def patched_map(shape: Shape, patch_h: int, patch_w: int) -> Shape:
+    """Shape of a feature map after the paper's resize."""
+    return (shape[0], patched_size(shape[1], patch_h), patched_size(shape[2], patch_w))
 
 
-def _inverted_residual(table: _Table, name: str, x: int, out_channels: int, stride: int, expand_ratio: float) -> int:
+# The layouts: one function a part, in the order that a network needs them. -1 is the part's input.
+
+
+def stem(rows: Rows, out_channels: int, act: Activation) -> int:
+    x = rows.same("cast", "cast", -1)
+    x = rows.conv("conv", x, out_channels, kernel=3, stride=2)
+    return rows.end_block(rows.activation("activation", x, act))
+
+
+def inverted_residual(
+    rows: Rows, out_channels: int, stride: int, dilation: int, expand_ratio: float, act: Activation
+) -> int:
     """MobileNetV2 block: 1x1 expand (left out at ratio 1), 3x3 depthwise, 1x1 project, sum where shapes allow."""
-    entry, in_shape = x, table.ops[x].shape
-    hidden = hidden_channels(in_shape[0], expand_ratio)
+    x, in_channels = -1, rows.shape(-1)[0]
+    hidden = hidden_channels(in_channels, expand_ratio)
     if expand_ratio != 1:
-        x = table.conv(f"{name}.expand", x, in_shape, hidden, kernel=1)
-        x = table.activation(f"{name}.expand.activation", x)
-    x = table.conv(f"{name}.depthwise", x, table.ops[x].shape, hidden, kernel=3, stride=stride, groups=hidden)
-    x = table.activation(f"{name}.depthwise.activation", x)
-    x = table.conv(f"{name}.project", x, table.ops[x].shape, out_channels, kernel=1)
-    if stride == 1 and in_shape[0] == out_channels:
-        x = table.add(f"{name}.residual", "add", (entry, x), table.ops[x].shape)
-    table.end_block(x)
-    return x
+        x = rows.conv("expand", x, hidden)
+        x = rows.activation("expand.activation", x, act)
+    x = rows.conv("depthwise", x, hidden, kernel=3, stride=stride, groups=hidden, dilation=dilation)
+    x = rows.activation("depthwise.activation", x, act)
+    x = rows.conv("project", x, out_channels)
+    if stride == 1 and in_channels == out_channels:
+        x = rows.same("residual", "add", -1, x)
+    return rows.end_block(x)
 
 
-def _mobilevit_stage(table: _Table, x: int, stage: MobileViTStage) -> int:
-    x = _inverted_residual(table, f"{table.stage}.downsample", x, stage.out_channels, stage.stride, stage.expand_ratio)
-    return _mobilevit_block(table, f"{table.stage}.block", x, stage)
+def softmax_entry(rows: Rows, dim: int, kernel: int, dilation: int, patch_h: int, patch_w: int, act: Activation) -> int:
+    """MobileViT block as far as its tokens (paper, figure 1b): (C, H, W) -> (P, N, d)."""
+    x = rows.conv("local", -1, rows.shape(-1)[0], kernel=kernel, dilation=dilation)
+    x = rows.activation("local.activation", x, act)
+    x = rows.conv("to_dim", x, dim, norm=False)
+    patched = patched_map(rows.shape(x), patch_h, patch_w)
+    if patched != rows.shape(x):
+        x = rows.add("resize_in", "resize", (x,), patched)
+    x = _unfold(rows, x, patch_h, patch_w)
+    pixels, patches = patch_h * patch_w, rows.shape(x)[1]
+    x = rows.add("unfold.to_tokens", "transpose", (x,), (pixels, patches, dim))
+    return rows.same("unfold.tokens", "reshape", x)  # the batch joins the pixels
 
 
-def _mobilevit_block(table: _Table, name: str, x: int, stage: MobileViTStage) -> int:
-    """Local convolutions, transformer over unfolded patches, fusion with the input (paper, figure 1b)."""
-    entry, kernel, dim = x, stage.conv_kernel_size, stage.transformer_dim
-    channels, height, width = table.ops[x].shape
-    x = table.conv(f"{name}.local", x, table.ops[x].shape, channels, kernel=kernel)
-    x = table.activation(f"{name}.local.activation", x)
-    x = table.conv(f"{name}.to_dim", x, table.ops[x].shape, dim, kernel=1, norm=False)
-
-    rows = -(-height // stage.patch_h)
-    columns = -(-width // stage.patch_w)
-    patched = (dim, rows * stage.patch_h, columns * stage.patch_w)
-    if patched[1:] != (height, width):
-        x = table.add(f"{name}.resize_in", "resize", (x,), patched)
-    x = _unfold(table, f"{name}.unfold", x, stage, rows, columns)
-    for layer in table.repeats(stage.num_layers):
-        x = _transformer_layer(table, f"{name}.transformer.{layer}", x, stage)
-    table.times = 1
-    x = table.layer_norm(f"{name}.norm", x)
-    x = _fold(table, f"{name}.fold", x, stage, rows, columns)
-    if patched[1:] != (height, width):
-        x = table.add(f"{name}.resize_out", "resize", (x,), (dim, height, width))
-
-    x = table.conv(f"{name}.from_dim", x, table.ops[x].shape, channels, kernel=1)
-    x = table.activation(f"{name}.from_dim.activation", x)
-    if stage.fusion:
-        x = table.add(f"{name}.concat", "concat", (entry, x), (2 * channels, height, width))
-        x = table.conv(f"{name}.fuse", x, table.ops[x].shape, channels, kernel=kernel)
-        x = table.activation(f"{name}.fuse.activation", x)
-    table.end_block(x)
-    return x
-
-
-def _unfold(table: _Table, name: str, x: int, stage: MobileViTStage, rows: int, columns: int) -> int:
-    """(d, H, W) -> (P, N, d): P pixels of a patch, N patches, through tensors of rank at most 4."""
-    dim, ph, pw = stage.transformer_dim, stage.patch_h, stage.patch_w
-    x = table.add(f"{name}.split", "reshape", (x,), (dim * rows, ph, columns, pw))
-    x = table.add(f"{name}.group", "transpose", (x,), (dim * rows, columns, ph, pw))
-    x = table.add(f"{name}.merge", "reshape", (x,), (dim, rows * columns, ph * pw))
-    return table.add(f"{name}.to_tokens", "transpose", (x,), (ph * pw, rows * columns, dim))
-
-
-def _fold(table: _Table, name: str, x: int, stage: MobileViTStage, rows: int, columns: int) -> int:
-    """(P, N, d) -> (d, H, W): the inverse of `_unfold`."""
-    dim, ph, pw = stage.transformer_dim, stage.patch_h, stage.patch_w
-    x = table.add(f"{name}.from_tokens", "transpose", (x,), (dim, rows * columns, ph * pw))
-    x = table.add(f"{name}.split", "reshape", (x,), (dim * rows, columns, ph, pw))
-    x = table.add(f"{name}.ungroup", "transpose", (x,), (dim * rows, ph, columns, pw))
-    return table.add(f"{name}.merge", "reshape", (x,), (dim, rows * ph, columns * pw))
-
-
-def _transformer_layer(table: _Table, name: str, x: int, stage: MobileViTStage) -> int:
+def softmax_layer(rows: Rows, heads: int, ffn_dim: int, act: Activation) -> int:
     """Pre-norm attention and feed-forward, each with its residual sum; (P, N, d) -> (P, N, d)."""
-    dim = stage.transformer_dim
-    attended = table.layer_norm(f"{name}.norm1", x)
-    attended = _attention(table, f"{name}.attention", attended, dim, stage.num_heads)
-    x = table.add(f"{name}.residual1", "add", (x, attended), table.ops[x].shape)
-    fed = table.layer_norm(f"{name}.norm2", x)
-    fed = table.linear(f"{name}.ffn.0", fed, stage.ffn_dim)
-    fed = table.activation(f"{name}.ffn.activation", fed)
-    fed = table.linear(f"{name}.ffn.1", fed, dim)
-    return table.add(f"{name}.residual2", "add", (x, fed), table.ops[x].shape)
+    dim = rows.shape(-1)[-1]
+    attended = rows.layer_norm("norm1", -1)
+    attended = _softmax_attention(rows, attended, dim, heads)
+    x = rows.same("residual1", "add", -1, attended)
+    fed = rows.layer_norm("norm2", x)
+    fed = rows.linear("ffn.0", fed, ffn_dim)
+    fed = rows.activation("ffn.activation", fed, act)
+    fed = rows.linear("ffn.1", fed, dim)
+    return rows.same("residual2", "add", x, fed)
 
 
-def _attention(table: _Table, name: str, x: int, dim: int, heads: int) -> int:
+def softmax_exit(
+    rows: Rows, channels: int, height: int, width: int, patch_h: int, patch_w: int, kernel: int, fusion: bool,
+    act: Activation,
+) -> int:  # fmt: skip
+    """MobileViT block from its tokens on: (P, N, d), and the block's input where it is fused -> (C, H, W)."""
+    x = rows.layer_norm("norm", -1)
+    pixels, patches, dim = rows.shape(x)
+    x = rows.same("fold.batch", "reshape", x)
+    x = rows.add("fold.from_tokens", "transpose", (x,), (dim, patches, pixels))
+    x = _fold(rows, x, patched_size(height, patch_h) // patch_h, patch_h, patch_w)
+    if rows.shape(x) != (dim, height, width):
+        x = rows.add("resize_out", "resize", (x,), (dim, height, width))
+    x = rows.conv("from_dim", x, channels)
+    x = rows.activation("from_dim.activation", x, act)
+    return rows.end_block(_fuse(rows, x, channels, kernel, act) if fusion else x)
+
+
+def resize_in(rows: Rows, patch_h: int, patch_w: int) -> int:
+    """A MobileViTv2 block works on the resized map from its input to its output (arXiv 2206.02680, its code)."""
+    return rows.add("resize_in", "resize", (-1,), patched_map(rows.shape(-1), patch_h, patch_w))
+
+
+def separable_entry(
+    rows: Rows, dim: int, kernel: int, dilation: int, patch_h: int, patch_w: int, act: Activation
+) -> int:
+    """MobileViTv2 block as far as its tokens: (C, H, W) -> (d, P, N); tokens stay channels first."""
+    channels = rows.shape(-1)[0]
+    x = rows.conv("local", -1, channels, kernel=kernel, groups=channels, dilation=dilation)
+    x = rows.activation("local.activation", x, act)
+    x = rows.conv("to_dim", x, dim, norm=False)
+    x = _unfold(rows, x, patch_h, patch_w)
+    return rows.add("unfold.to_tokens", "transpose", (x,), (dim, patch_h * patch_w, rows.shape(x)[1]))
+
+
+def separable_layer(rows: Rows, ffn_dim: int, act: Activation) -> int:
+    """Separable self-attention (arXiv 2206.02680, section 3.2) and feed-forward; (d, P, N) -> (d, P, N)."""
+    dim, pixels, patches = rows.shape(-1)
+    x = rows.group_norm("norm1", -1)
+    fused = rows.conv("attention.qkv", x, 1 + 2 * dim, norm=False, bias=True)
+    query = rows.add("attention.query.slice", "split", (fused,), (1, pixels, patches))
+    key, value = (rows.add(f"attention.{part}.slice", "split", (fused,), (dim, pixels, patches)) for part in
+                  ("key", "value"))  # fmt: skip
+    scores = rows.same("attention.softmax", "softmax", query)
+    context = rows.same("attention.context", "mul", key, scores)
+    context = rows.add("attention.context.sum", "sum", (context,), (dim, pixels, 1))
+    value = rows.activation("attention.value.activation", value, "relu")
+    x = rows.same("attention.weighted", "mul", value, context)
+    x = rows.conv("attention.out", x, dim, norm=False, bias=True)
+    x = rows.same("residual1", "add", -1, x)
+    fed = rows.group_norm("norm2", x)
+    fed = rows.conv("ffn.0", fed, ffn_dim, norm=False, bias=True)
+    fed = rows.activation("ffn.activation", fed, act)
+    fed = rows.conv("ffn.1", fed, dim, norm=False, bias=True)
+    return rows.same("residual2", "add", x, fed)
+
+
+def separable_exit(
+    rows: Rows, channels: int, height: int, width: int, patch_h: int, patch_w: int, kernel: int, fusion: bool,
+    act: Activation,
+) -> int:  # fmt: skip
+    """MobileViTv2 block from its tokens on: (d, P, N), and the resized input where it is fused -> (C, H, W)."""
+    x = rows.group_norm("norm", -1)
+    dim, pixels, patches = rows.shape(x)
+    x = rows.add("fold.from_tokens", "transpose", (x,), (dim, patches, pixels))
+    x = _fold(rows, x, height // patch_h, patch_h, patch_w)
+    x = rows.conv("from_dim", x, channels)
+    return rows.end_block(_fuse(rows, x, channels, kernel, act) if fusion else x)
+
+
+def head(rows: Rows, head_channels: int | None, num_classes: int, act: Activation) -> int:
+    """1x1 convolution (none in MobileViTv2), global average pooling, classifier."""
+    x = -1
+    if head_channels is not None:
+        x = rows.conv("conv", x, head_channels)
+        x = rows.end_block(rows.activation("activation", x, act))
+    x = rows.add("pool", "mean", (x,), rows.shape(x)[:1])
+    x = rows.linear("classifier", x, num_classes)
+    return rows.same("cast", "cast", x)
+
+
+def _unfold(rows: Rows, x: int, patch_h: int, patch_w: int) -> int:
+    """(d, H, W) -> (d, N, P) through tensors of rank at most 4; the patch divides the map."""
+    dim, height, width = rows.shape(x)
+    down, across = height // patch_h, width // patch_w
+    x = rows.add("unfold.split", "reshape", (x,), (dim * down, patch_h, across, patch_w))
+    x = rows.add("unfold.group", "transpose", (x,), (dim * down, across, patch_h, patch_w))
+    return rows.add("unfold.merge", "reshape", (x,), (dim, down * across, patch_h * patch_w))
+
+
+def _fold(rows: Rows, x: int, down: int, patch_h: int, patch_w: int) -> int:
+    """(d, N, P) -> (d, H, W): the inverse of `_unfold`; `down` patches lie below one another."""
+    dim, patches, _ = rows.shape(x)
+    across = patches // down
+    x = rows.add("fold.split", "reshape", (x,), (dim * down, across, patch_h, patch_w))
+    x = rows.add("fold.ungroup", "transpose", (x,), (dim * down, patch_h, across, patch_w))
+    return rows.add("fold.merge", "reshape", (x,), (dim, down * patch_h, across * patch_w))
+
+
+def _fuse(rows: Rows, x: int, channels: int, kernel: int, act: Activation) -> int:
+    """Concatenation with the block's input (-2) and the n x n fusion convolution."""
+    x = rows.add("concat", "concat", (-2, x), (2 * channels, *rows.shape(x)[1:]))
+    x = rows.conv("fuse", x, channels, kernel=kernel)
+    return rows.activation("fuse.activation", x, act)
+
+
+def _softmax_attention(rows: Rows, x: int, dim: int, heads: int) -> int:
     """Multi-head self-attention among the N patches, for each of the P pixels apart."""
-    pixels, patches, _ = table.ops[x].shape
+    pixels, patches, _ = rows.shape(x)
     per_head = dim // heads
-    fused = table.linear(f"{name}.qkv", x, 3 * dim)
-    q, k, v = (_heads(table, f"{name}.{part}", fused, pixels, patches, heads, per_head) for part in "qkv")
-    q = table.add(f"{name}.scale", "mul", (q,), table.ops[q].shape)
-    scores = table.matmul(f"{name}.scores", q, k, per_head, (pixels, heads, patches, patches))
-    scores = table.add(f"{name}.softmax", "softmax", (scores,), table.ops[scores].shape)
-    x = table.matmul(f"{name}.weighted_sum", scores, v, patches, (pixels, heads, patches, per_head))
-    x = table.add(f"{name}.merge_heads", "transpose", (x,), (pixels, patches, heads, per_head))
-    x = table.add(f"{name}.concat_heads", "reshape", (x,), (pixels, patches, dim))
-    return table.linear(f"{name}.out", x, dim)
+    fused = rows.linear("attention.qkv", x, 3 * dim)
+    q, k, v = (_split_heads(rows, f"attention.{part}", fused, heads, per_head) for part in "qkv")
+    scores = rows.matmul("attention.scores", q, k, per_head, (pixels, heads, patches, patches))
+    scores = rows.same("attention.softmax", "softmax", scores)
+    x = rows.matmul("attention.weighted_sum", scores, v, patches, (pixels, heads, patches, per_head))
+    x = rows.add("attention.merge_heads", "transpose", (x,), (pixels, patches, heads, per_head))
+    x = rows.add("attention.concat_heads", "reshape", (x,), (pixels, patches, dim))
+    return rows.linear("attention.out", x, dim)
 
 
-def _heads(table: _Table, name: str, fused: int, pixels: int, patches: int, heads: int, per_head: int) -> int:
-    """A third of the fused projection, split into heads: (P, N, 3d) -> (P, heads, N, d / heads)."""
-    x = table.add(f"{name}.slice", "split", (fused,), (pixels, patches, heads * per_head))
-    x = table.add(f"{name}.split_heads", "reshape", (x,), (pixels, patches, heads, per_head))
-    return table.add(f"{name}.transpose", "transpose", (x,), (pixels, heads, patches, per_head))
+def _split_heads(rows: Rows, name: str, fused: int, heads: int, per_head: int) -> int:
+    """A third of the fused projection, split into heads: (P, N, 3d) -> (P, heads, N, d / heads); queries are scaled."""
+    pixels, patches, _ = rows.shape(fused)
+    x = rows.add(f"{name}.slice", "split", (fused,), (pixels, patches, heads * per_head))
+    x = rows.add(f"{name}.split_heads", "reshape", (x,), (pixels, patches, heads, per_head))
+    if name.endswith("q"):
+        x = rows.same("attention.scale", "mul", x)
+    return rows.add(f"{name}.transpose", "transpose", (x,), (pixels, heads, patches, per_head))

@@ -45,11 +45,10 @@ def profile(
 
 def _document(name: str, config: "MobileViTConfig", num_classes: int) -> dict[str, Any]:
     from mvit_search.architecture import operators
-    from mvit_search.profile import layer_rows
-    from mvit_search.profile.cost import cost_of_operators
+    from mvit_search.profile import cost, layer_rows
 
     ops = operators(config, num_classes)
-    costs = cost_of_operators(ops)
+    costs = cost(config, num_classes)
     return {
         "name": name,
         "digest": config.digest(),

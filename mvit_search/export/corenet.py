@@ -64,8 +64,13 @@ def _check_expressible(config: MobileViTConfig) -> None:
             "stages", len(config.stages), f"CoreNet's image encoders have exactly {_LAYERS} layers",
             f"search a space with {_LAYERS} stages, or export to another destination",
         )  # fmt: skip
+    if config.head_channels is None:
+        raise InputError("head_expansion", 0, "CoreNet's MobileViT always has a last 1x1 convolution", "use 1 to 4")
     channels = config.stem_channels
     for index, stage in enumerate(config.stages):
+        if isinstance(stage, MobileViTStage) and stage.attention == "separable":
+            rule = "the plugin has no MobileViTv2 block yet"
+            raise InputError(f"stages.{index}.attention", stage.attention, rule, "export a network with softmax")
         # CoreNet rounds the depthwise width at ratio 1 too, where no convolution brings the input to it.
         if stage.expand_ratio == 1 and make_divisible(channels) != channels:
             rule = f"CoreNet needs its {channels} input channels to be a multiple of 8"

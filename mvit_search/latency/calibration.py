@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mvit_search.architecture import operators
+from mvit_search.architecture.ops import parts
 from mvit_search.errors import InputError
 from mvit_search.latency.features import COEFFICIENT_UNITS, FEATURE_NAMES, features
 from mvit_search.latency.target_file import (
@@ -115,7 +115,7 @@ class _Problem:
     """The rows as numbers, and the fits over parts of them. R rows, F features."""
 
     def __init__(self, rows: tuple[Row, ...], priors: tuple[Prior, ...], ridge: float) -> None:
-        self.amounts: Array = np.array([features(operators(row.config)) for row in rows])  # (R, F)
+        self.amounts: Array = np.array([features(parts(row.config)) for row in rows])  # (R, F)
         self.measured: Array = np.array([row.latency_ms for row in rows])
         self.weights: Array = np.array([row.weight for row in rows])
         self.prior: Array = np.array([prior.value for prior in priors])

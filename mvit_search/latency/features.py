@@ -1,18 +1,20 @@
 """The operator table as five physical quantities that a latency is a non-negative sum of.
 
-Reshapes rename memory and cost nothing; activations and residual sums are taken as fused into the operator
+Reshapes rename memory and cost nothing, and casts of the image and the logits are the caller's; activations and residual sums are taken as fused into the operator
 before them. Leaving sums out also keeps a latency from falling when a wider stage loses its residual.
 
 None of the five can fall when a network gets deeper, wider or higher in dimension, so neither can a
 prediction with non-negative coefficients.
 """
 
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from mvit_search.architecture import Op
+from mvit_search.architecture.ops import Op, Part, Placed, part_operators
 
-_FREE = frozenset(("reshape", "activation", "add"))
+_FREE = frozenset(("reshape", "cast", "activation", "add"))
 _BYTES_PER_NUMBER = 2  # the Neural Engine computes in fp16, whatever precision the file stores
 _MIB = 2**20
 
@@ -48,11 +50,29 @@ COEFFICIENT_UNITS = {
 }
 
 
-def features(ops: tuple[Op, ...]) -> Features:
-    """Sum the operator table of one image; plain arithmetic, about a tenth of a millisecond."""
-    elements = [prod(op.shape) for op in ops]
+def features(placed: Iterable[Placed]) -> Features:
+    """What a network asks of a device for one image: sums over its parts, each worked out once and cached."""
+    operators = gmacs = traffic = scores = resizes = 0.0
+    for part, names, _, _ in placed:
+        times = len(names)
+        own = _part_features(part)
+        operators += times * own[0]
+        gmacs += times * own[1]
+        traffic += times * own[2]
+        scores += times * own[3]
+        resizes += times * own[4]
+    return Features(operators, gmacs, traffic, scores, resizes)
+
+
+@lru_cache(maxsize=1 << 16)
+def _part_features(part: Part) -> Features:
+    return features_of_operators(part_operators(part))
+
+
+def features_of_operators(ops: Sequence[Op]) -> Features:
+    """The same of an operator table; plain arithmetic."""
     dispatched = macs = traffic = scores = resizes = 0
-    for op, written in zip(ops, elements, strict=True):
+    for op in ops:
         kind = op.kind
         if kind in _FREE:
             continue
@@ -60,22 +80,15 @@ def features(ops: tuple[Op, ...]) -> Features:
         macs += op.macs
         if kind == "softmax":
             # With the product that writes the scores and the one that reads the weights: four passes.
-            scores += 4 * written
+            scores += 4 * op.elements
         elif kind == "matmul":
-            traffic += _matmul_traffic(op, ops, elements, written)
+            # The softmax accounts for the scores that one product writes and the other reads.
+            weighs = ops[op.inputs[0]].kind == "softmax"
+            traffic += op.read + op.elements - (prod(op.in_shape) if weighs else op.elements)
         elif kind == "split":
-            traffic += 2 * written  # it reads only the slice that it writes
+            traffic += 2 * op.elements  # it reads only the slice that it writes
         else:
-            read = sum(elements[i] for i in op.inputs if i >= 0) or prod(op.in_shape)
-            traffic += read + written + op.weights
+            traffic += op.read + op.elements + op.weights
             resizes += kind == "resize"
     mib = _BYTES_PER_NUMBER / _MIB
     return Features(dispatched, macs / 1e9, traffic * mib, scores * mib, resizes)
-
-
-def _matmul_traffic(op: Op, ops: tuple[Op, ...], elements: list[int], written: int) -> int:
-    """Numbers that an attention product moves, without the scores, which the softmax accounts for."""
-    left, right = op.inputs
-    if ops[left].kind == "softmax":
-        return elements[right] + written
-    return elements[left] + elements[right]

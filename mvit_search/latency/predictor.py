@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mvit_search.architecture import MobileViTConfig, operators
+from mvit_search.architecture import MobileViTConfig
+from mvit_search.architecture.ops import parts
 from mvit_search.latency.base import Latency
 from mvit_search.latency.features import features
 from mvit_search.latency.target_file import TargetFile, read_target_file
@@ -60,7 +61,7 @@ class PredictedTarget:
 
     def latency(self, config: MobileViTConfig, num_classes: int = 1000) -> Latency:
         """Predicted latency with an interval of the file's level (80 %), as far as the file's rows reach."""
-        amounts = features(operators(config, num_classes))
+        amounts = features(parts(config, num_classes))
         ms = math.fsum(value * amount for value, amount in zip(self.file.values, amounts, strict=True))
         ratio = self.file.interval.ratio
         return Latency(ms, ms / ratio, ms * ratio, self._source_at(config.image_size), self.name, self.file.protocol)

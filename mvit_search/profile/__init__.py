@@ -2,6 +2,6 @@
 
 from mvit_search.profile.cost import Cost, cost
 from mvit_search.profile.layers import LayerRow, layer_rows
-from mvit_search.profile.memory import memory_by_stride_kib, peak_activation_bytes
+from mvit_search.profile.memory import peak_activation_bytes
 
-__all__ = ["Cost", "LayerRow", "cost", "layer_rows", "memory_by_stride_kib", "peak_activation_bytes"]
+__all__ = ["Cost", "LayerRow", "cost", "layer_rows", "peak_activation_bytes"]

@@ -1,9 +1,11 @@
-"""Parameters, MACs and memory of a candidate: sums and scans over its operator table."""
+"""Parameters, MACs and memory of a candidate: sums and scans over its operator table, cached part by part."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
-from mvit_search.architecture import MobileViTConfig, Op, operators
-from mvit_search.profile.memory import BYTES_PER_NUMBER, memory_by_stride_kib, peak_activation_bytes
+from mvit_search.architecture import MobileViTConfig
+from mvit_search.architecture.ops import Part, Placed, part_operators, parts
+from mvit_search.profile.memory import BYTES_PER_NUMBER, peak_activation_bytes
 
 
 class Cost(NamedTuple):
@@ -24,21 +26,49 @@ class Cost(NamedTuple):
     memory_by_stride_kib: dict[int, float]
 
 
-def cost(config: MobileViTConfig, num_classes: int = 1000) -> Cost:
-    """Cost of `MobileViT(config, num_classes)` at `config.image_size`."""
-    return cost_of_operators(operators(config, num_classes, folded=True))
+def cost(config: MobileViTConfig, num_classes: int = 1000, *, output_stride: int | None = None) -> Cost:
+    """Cost of `MobileViT(config, num_classes, output_stride=output_stride)` at `config.image_size`."""
+    return cost_of_parts(parts(config, num_classes, output_stride=output_stride))
 
 
-def cost_of_operators(ops: tuple[Op, ...]) -> Cost:
-    """The same from a table, folded or whole, that is already at hand."""
+def cost_of_parts(placed: tuple[Placed, ...]) -> Cost:
+    """The same from parts that are already at hand."""
     params = macs = weights = 0
-    for op in ops:
-        params += op.times * op.params
-        macs += op.times * op.macs
-        weights += op.times * op.weights
-    return Cost(params, macs, BYTES_PER_NUMBER * weights, peak_activation_bytes(ops), memory_by_stride_kib(ops))
+    largest: dict[int, int] = {}
+    for part, names, _, stride in placed:
+        own = _part_cost(part)
+        times = len(names)
+        params += times * own.params
+        macs += times * own.macs
+        weights += times * own.weights
+        if own.block_elements:
+            at = stride * own.block_stride
+            if own.block_elements > largest.get(at, 0):
+                largest[at] = own.block_elements
+    by_stride = {at: BYTES_PER_NUMBER * largest[at] / 1024 for at in sorted(largest)}
+    return Cost(params, macs, BYTES_PER_NUMBER * weights, peak_activation_bytes(placed), by_stride)
 
 
 def params_of(config: MobileViTConfig, num_classes: int = 1000) -> int:
     """Parameters alone: what a budget is checked against."""
-    return sum(op.times * op.params for op in operators(config, num_classes, folded=True))
+    return sum(len(names) * _part_cost(part).params for part, names, _, _ in parts(config, num_classes))
+
+
+class _PartCost(NamedTuple):
+    """Sums over a part's operators; its largest block output (0: none) and the stride that stands at, relative."""
+
+    params: int
+    macs: int
+    weights: int
+    block_elements: int
+    block_stride: int
+
+
+@lru_cache(maxsize=1 << 16)
+def _part_cost(part: Part) -> _PartCost:
+    ops = part_operators(part)
+    block, stride = max(((op.elements, op.stride) for op in ops if op.block_output), default=(0, 1))
+    params, macs, weights = (
+        sum(amounts) for amounts in zip(*[(op.params, op.macs, op.weights) for op in ops], strict=True)
+    )
+    return _PartCost(params, macs, weights, block, stride)

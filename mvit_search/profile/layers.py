@@ -29,7 +29,7 @@ def layer_rows(ops: tuple[Op, ...]) -> tuple[LayerRow, ...]:
         members = tuple(group)
         last = members[-1]
         params, macs = sum(op.params for op in members), sum(op.macs for op in members)
-        moved = sum(bytes_read(op, ops) + bytes_written(op) for op in members)
+        moved = sum(bytes_read(op) + bytes_written(op) for op in members)
         rows.append(LayerRow(name, len(members), last.shape, last.stride, params, macs, moved))
     return tuple(rows)
 

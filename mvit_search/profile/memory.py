@@ -1,52 +1,84 @@
-"""Activation memory from the operator table: a liveness scan, and the paper's Table 8."""
+"""Activation memory from the operator table: a liveness scan."""
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
 
 from mvit_search.architecture import Op
-from mvit_search.architecture.ops import NETWORK_INPUT
+from mvit_search.architecture.ops import NETWORK_INPUT, VIEWS, Part, Placed, part_operators, part_output
 
 BYTES_PER_NUMBER = 2
 """fp16, as Core ML's ML programs and the paper's Table 8 count."""
 
 
-def peak_activation_bytes(ops: tuple[Op, ...], bytes_per_number: int = BYTES_PER_NUMBER) -> int:
+def peak_activation_bytes(placed: Sequence[Placed], bytes_per_number: int = BYTES_PER_NUMBER) -> int:
     """Most activation bytes alive at once in one forward pass of one image.
 
     Operators run in table order. Each output gets memory of its own when its operator runs and is freed
     after its last reader; a reshape is a view of its input. The image counts until the stem has read it.
     Weights and a runtime's scratch space are not counted.
     """
-    count = len(ops)
-    owner = list(range(count))  # whose memory holds the output: the operator's own, or what a reshape looks at
-    last_read = list(range(count))
-    image_read_until = 0
-    for index, op in enumerate(ops):
-        inputs = op.inputs
-        if op.kind == "reshape":
-            owner[index] = owner[inputs[0]]
-        for source in inputs:
-            if source == NETWORK_INPUT:
-                image_read_until = index
-            else:
-                last_read[owner[source]] = index
-    freed_after = [0] * count
-    live = peak = math.prod(ops[0].in_shape)
-    freed_after[image_read_until] += live
-    for index, op in enumerate(ops):
-        if owner[index] == index:
-            size = op.elements
-            live += size
-            freed_after[last_read[index]] += size
-            if live > peak:
-                peak = live
-        live -= freed_after[index]
+    # While a part runs, what a later part will read is alive besides; its own inputs are freed inside it,
+    # unless a later part reads them too.
+    last_reader = {source: index for index, row in enumerate(placed) for source in row.inputs}
+    held = math.prod(placed[0].part.in_shapes[0])
+    sizes = {NETWORK_INPUT: held}
+    peak = 0
+    for index, (part, names, inputs, _) in enumerate(placed):
+        kept = tuple([last_reader[source] > index for source in inputs])
+        around = held - sum([sizes[source] for source in inputs])
+        most = around + _part_peak(part, kept)
+        if len(names) > 1:
+            waiting = sizes[inputs[0]] if kept[0] else 0
+            most = max(most, around + waiting + _part_peak(part, (False,) * len(kept)))
+        peak = max(peak, most)
+        held = around + sum([sizes[source] for source, keep in zip(inputs, kept, strict=True) if keep])
+        sizes[index] = math.prod(part_output(part)[0])
+        if index in last_reader:
+            held += sizes[index]
     return bytes_per_number * peak
 
 
-def memory_by_stride_kib(ops: tuple[Op, ...], bytes_per_number: int = BYTES_PER_NUMBER) -> dict[int, float]:
-    """Largest block output at each output stride in KiB: memory that must be materialised (paper, Table 8)."""
-    largest: dict[int, int] = {}
-    for op in ops:
-        if op.block_output:
-            largest[op.stride] = max(largest.get(op.stride, 0), op.elements)
-    return {stride: bytes_per_number * elements / 1024 for stride, elements in sorted(largest.items())}
+@lru_cache(maxsize=1 << 16)
+def _part_peak(part: Part, kept: tuple[bool, ...]) -> int:
+    return peak_elements(part_operators(part), tuple(map(math.prod, part.in_shapes)), kept)
+
+
+def peak_elements(
+    ops: Sequence[Op], input_elements: Sequence[int], kept: Sequence[bool], views: frozenset[str] = VIEWS
+) -> int:
+    """Most numbers alive at once while `ops` run.
+
+    Args:
+        ops: operators in order; an input below zero, -1 or -2, is the first or second of the inputs.
+        input_elements: numbers in each input; all inputs are alive when the first operator runs.
+        kept: whether each input stays alive to the end, for somebody else to read.
+        views: kinds of operators whose output is in their input's memory.
+    """
+    count = len(ops)
+    # Whose memory holds the output: the operator's own, or what a view looks at (an input, below zero).
+    owner = [index if op.kind not in views else op.inputs[0] for index, op in enumerate(ops)]
+    last_read = list(range(count))
+    input_read_until = [0] * len(input_elements)
+    for index, op in enumerate(ops):
+        if owner[index] != index and owner[index] >= 0:
+            owner[index] = owner[owner[index]]
+        for source in op.inputs:
+            root = owner[source] if source >= 0 else source
+            if root >= 0:
+                last_read[root] = index
+            else:
+                input_read_until[-1 - root] = index
+    freed_after = [0] * count
+    for size, until, keep in zip(input_elements, input_read_until, kept, strict=True):
+        if not keep:
+            freed_after[until] += size
+    live = peak = sum(input_elements)
+    for index, op in enumerate(ops):
+        if owner[index] == index:
+            live += op.elements
+            freed_after[last_read[index]] += op.elements
+            if live > peak:
+                peak = live
+        live -= freed_after[index]
+    return peak

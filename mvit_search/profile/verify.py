@@ -7,40 +7,79 @@ from typing import Any, NamedTuple
 
 import torch
 from fvcore.nn import FlopCountAnalysis
+from torch.utils.flop_counter import FlopCounterMode
 
+from mvit_search._quantities import format_bytes
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.architecture.network import MobileViT
-from mvit_search.errors import WorkError
-from mvit_search.profile.cost import cost
+from mvit_search.errors import InputError, WorkError
+from mvit_search.profile.cost import Cost, cost
+
+MAX_BYTES = 4 * 2**30
+"""Weights and activations in fp32 that a check may take."""
 
 # Operators that hold no convolution and no matrix product: free by the counting convention of `ops.py`.
 # fvcore counts something for a few of them by default, hence the zero handles.
-_COUNTED_BY_FVCORE = ("batch_norm", "layer_norm", "adaptive_avg_pool2d", "upsample_bilinear2d", "mean")
+_COUNTED_BY_FVCORE = ("batch_norm", "layer_norm", "group_norm", "adaptive_avg_pool2d", "upsample_bilinear2d", "mean")
 _FREE = frozenset({
     "aten::silu", "aten::relu", "aten::hardswish", "aten::add", "aten::mul", "aten::mean", "aten::chunk",
-    "aten::silu_", "aten::relu_", "aten::hardswish_", "aten::softmax",
+    "aten::silu_", "aten::relu_", "aten::hardswish_", "aten::softmax", "aten::split_with_sizes", "aten::sum",
 })  # fmt: skip
 
 
 class Verification(NamedTuple):
-    """Own and reference figures; `ok` when parameters and MACs are both equal."""
+    """Own and reference figures; `ok` when parameters and MACs are equal everywhere."""
 
     params: int
     params_module: int
     macs: int
     macs_fvcore: int
+    macs_torch: int
 
     @property
     def ok(self) -> bool:
-        return self.params == self.params_module and self.macs == self.macs_fvcore
+        return self.params == self.params_module and self.macs == self.macs_fvcore == self.macs_torch
 
 
-def verify(config: MobileViTConfig, num_classes: int = 1000) -> Verification:
-    """Build the network, count it with torch and fvcore, and set that beside the operator table."""
-    own = cost(config, num_classes)
-    model = MobileViT(config, num_classes).eval()
+def verify(config: MobileViTConfig, num_classes: int = 1000, *, output_stride: int | None = None) -> Verification:
+    """Build the network, count it with torch and fvcore, and set that beside the operator table.
+
+    fvcore traces a real forward pass; torch's counter runs one on the meta device, shapes without numbers.
+
+    Raises:
+        InputError: a network too large to be run for a check.
+    """
+    own = cost(config, num_classes, output_stride=output_stride)
+    _require_runnable(own)
+    model = MobileViT(config, num_classes, output_stride=output_stride).eval()
     params = sum(parameter.numel() for parameter in model.parameters())
-    return Verification(own.params, params, own.macs, fvcore_macs(model, config.image_size))
+    macs_fvcore = fvcore_macs(model, config.image_size)
+    return Verification(own.params, params, own.macs, macs_fvcore, torch_macs(model.to("meta"), config.image_size))
+
+
+def _require_runnable(own: Cost) -> None:
+    """Twice fp16's bytes are what fp32 takes; eager execution holds a little more than the scan says."""
+    needed = 2 * (own.weight_bytes + own.peak_activation_bytes)
+    if needed > MAX_BYTES:
+        raise InputError(
+            "config", None, f"a check runs the network and needs {format_bytes(needed)}; the limit is "
+            f"{format_bytes(MAX_BYTES)}", "reduce the image size, or profile it without --verify",
+        )  # fmt: skip
+
+
+def torch_macs(model: torch.nn.Module, image_size: tuple[int, int]) -> int:
+    """MACs of convolutions and matrix products as torch's own counter finds them for one image.
+
+    The model must be on the meta device: there fused attention is laid out as two matrix products, while the
+    counter knows nothing of the fused operator that a CPU runs.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(_image(model, image_size))
+    return int(counter.get_total_flops()) // 2  # it counts a multiply-add as two
+
+
+def _image(model: torch.nn.Module, image_size: tuple[int, int]) -> torch.Tensor:
+    return torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
 
 
 def fvcore_macs(model: torch.nn.Module, image_size: tuple[int, int]) -> int:
@@ -49,7 +88,7 @@ def fvcore_macs(model: torch.nn.Module, image_size: tuple[int, int]) -> int:
     Raises:
         WorkError: if fvcore met an operator that it cannot count and that is not known to be free.
     """
-    analysis = FlopCountAnalysis(model, torch.zeros(1, 3, *image_size))
+    analysis = FlopCountAnalysis(model, _image(model, image_size))
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     for kind in _COUNTED_BY_FVCORE:
         analysis.set_op_handle(f"aten::{kind}", _no_macs)

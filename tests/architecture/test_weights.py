@@ -59,7 +59,7 @@ def transformers_twin(config: MobileViTConfig) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PARAMS)
 def test_logits_equal_those_of_transformers(name: str) -> None:
     config = PRESETS[name]
     twin = transformers_twin(config)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, operators, preset
+from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, preset
+from mvit_search.architecture.ops import parts
 from mvit_search.errors import UnknownNameError
 from mvit_search.latency import CpuTarget, Latency, PredictedTarget, Target, load_target, target_names
 from mvit_search.latency.features import features
@@ -177,11 +178,11 @@ def test_wider_is_not_faster_where_the_residual_sum_goes() -> None:
 
 def test_features_of_mobilevit_s() -> None:
     """By hand: attention maps are 1024, 256, 64 pixels in patches of 4 pixels, 4 heads, 2, 4 and 3 layers."""
-    found = features(operators(preset("mobilevit-s")))
+    found = features(parts(preset("mobilevit-s")))
     scores = sum(layers * 4 * 4 * (pixels // 4) ** 2 for layers, pixels in ((2, 1024), (4, 256), (3, 64)))
     assert found.score_mib == pytest.approx(4 * scores * 2 / 2**20)
     assert found.gmacs == pytest.approx(2.00083, abs=5e-5)
     assert found.resizes == 0
-    assert features(operators(with_patches("mobilevit-s", 3, 3, 3))).resizes == 6
-    large = features(operators(with_patches("mobilevit-s", 8, 4, 2)))
+    assert features(parts(with_patches("mobilevit-s", 3, 3, 3))).resizes == 6
+    large = features(parts(with_patches("mobilevit-s", 8, 4, 2)))
     assert large.traffic_mib == pytest.approx(found.traffic_mib)

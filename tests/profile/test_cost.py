@@ -1,3 +1,4 @@
+import math
 import random
 
 import pytest
@@ -7,9 +8,9 @@ from hypothesis import strategies as st
 
 from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, operators
 from mvit_search.architecture.network import MobileViT
-from mvit_search.architecture.ops import KINDS, bytes_read, bytes_written
-from mvit_search.profile import cost, layer_rows, memory_by_stride_kib, peak_activation_bytes
-from mvit_search.profile.cost import cost_of_operators
+from mvit_search.architecture.ops import KINDS, VIEWS, bytes_read, bytes_written
+from mvit_search.profile import cost, layer_rows
+from mvit_search.profile.memory import peak_elements
 from mvit_search.profile.verify import verify
 from tests.random_configs import random_config
 
@@ -72,14 +73,14 @@ def test_peak_memory_of_a_chain_by_hand():
         image_size=(32, 32), stem_channels=8, stages=(ConvStage(out_channels=8, expand_ratio=4, stride=1),)
     )
     entry, hidden = 8 * 16 * 16, 32 * 16 * 16
-    assert peak_activation_bytes(operators(config)) == 2 * (entry + 2 * hidden)
+    assert cost(config).peak_activation_bytes == 2 * (entry + 2 * hidden)
 
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
 def test_peak_memory_equals_a_simulation_that_frees_tensors(rng):
-    ops = operators(random_config(rng))
-    assert peak_activation_bytes(ops) == 2 * _simulate(ops)
+    config = random_config(rng)
+    assert cost(config).peak_activation_bytes == 2 * _simulate(operators(config))
 
 
 def _simulate(ops):
@@ -90,7 +91,7 @@ def _simulate(ops):
     references = {-1: readers[-1]}
     alive, peak = sizes[-1], sizes[-1]
     for index, op in enumerate(ops):
-        if op.kind == "reshape":
+        if op.kind in VIEWS:
             root[index] = root[op.inputs[0]]
             references[root[index]] += readers[index]
         else:
@@ -125,25 +126,30 @@ def test_the_table_is_a_graph_in_order_and_blocks_partition_it(rng):
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
-def test_a_folded_table_costs_what_the_whole_one_does(rng):
+def test_costs_summed_part_by_part_are_those_of_the_whole_table(rng):
     config = random_config(rng)
-    whole, folded = operators(config), operators(config, folded=True)
-    assert cost_of_operators(folded) == cost_of_operators(whole)
-    assert sum(op.times for op in folded) == len(whole)
-    for kind in KINDS:
-        assert sum(op.times for op in folded if op.kind == kind) == sum(op.kind == kind for op in whole)
+    found, ops = cost(config), operators(config)
+    assert found.params == sum(op.params for op in ops)
+    assert found.macs == sum(op.macs for op in ops)
+    assert found.weight_bytes == 2 * sum(op.weights for op in ops)
+    assert found.peak_activation_bytes == 2 * peak_elements(ops, (3 * math.prod(config.image_size),), (False,))
+    by_stride = {}
+    for op in ops:
+        if op.block_output:
+            by_stride[op.stride] = max(by_stride.get(op.stride, 0), 2 * op.elements / 1024)
+    assert found.memory_by_stride_kib == dict(sorted(by_stride.items()))
 
 
 def test_bytes_moved_by_hand():
     """The stem at 32 px: image 3x32x32 and weights in, 8x16x16 out, then an activation over that map."""
     config = MobileViTConfig(image_size=(32, 32), stem_channels=8, stages=(ConvStage(out_channels=8),))
     ops = operators(config)
-    assert bytes_read(ops[0], ops) == 2 * (3 * 32 * 32 + 3 * 8 * 9 + 8)
-    assert bytes_written(ops[0]) == 2 * 8 * 16 * 16
+    assert bytes_read(ops[1]) == 2 * (3 * 32 * 32 + 3 * 8 * 9 + 8)
+    assert bytes_written(ops[1]) == 2 * 8 * 16 * 16
     stem = layer_rows(ops)[0]
-    assert stem.moved_bytes == bytes_read(ops[0], ops) + bytes_written(ops[0]) + 2 * (2 * 8 * 16 * 16)
+    assert stem.moved_bytes == bytes_read(ops[1]) + bytes_written(ops[1]) + 2 * (2 * 8 * 16 * 16)
     reshapes = [op for op in operators(PRESETS["mobilevit-xs"]) if op.kind == "reshape"]
-    assert all(bytes_read(op, ops) == bytes_written(op) == 0 for op in reshapes)
+    assert all(bytes_read(op) == bytes_written(op) == 0 for op in reshapes)
 
 
 def test_weights_are_params_less_one_number_per_folded_channel():
@@ -151,8 +157,3 @@ def test_weights_are_params_less_one_number_per_folded_channel():
     norms = sum(m.num_features for m in MobileViT(config).modules() if isinstance(m, torch.nn.BatchNorm2d))
     found = cost(config)
     assert found.weight_bytes == 2 * (found.params - norms)
-
-
-def test_memory_by_stride_counts_block_outputs_alone():
-    ops = operators(PRESETS["mobilevit-xs"])
-    assert memory_by_stride_kib(ops)[2] == 128 * 128 * 32 * 2 / 1024
