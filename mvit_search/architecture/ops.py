@@ -18,12 +18,15 @@ and (channels, pixels of a patch, patches) where attention is separable.
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mvit_search.architecture.config import Activation, ConvStage, MobileViTConfig, MobileViTStage
 from mvit_search.errors import InputError
 
+_T = TypeVar("_T")
 Shape = tuple[int, ...]
+Layout = Callable[..., int]
+Arguments = tuple[int | float | str | bool | None, ...]
 NETWORK_INPUT = -1
 """Index that stands for the image among the inputs of a part, or of an operator."""
 
@@ -85,15 +88,40 @@ class Op(NamedTuple):
         return ".".join(place[:2]) if place[0] == "stages" else place[0]
 
 
-class Part(NamedTuple):
+class Part:
     """A few operators that always come together, and all that decides what they cost.
 
-    Equal parts are equal values, so whatever is derived from one can be cached under it.
+    `part(...)` hands out one object for equal arguments, so what is derived from a part is worked out once,
+    however many candidates share it.
+
+    Attributes:
+        layout: the function below that lays its operators out.
+        arguments: what the layout takes besides the rows.
+        in_shapes: shapes of what it reads.
+        shape: shape of what it hands on.
+        stride: by how much the stride of its output is larger than that of its input.
     """
 
-    layout: Callable[..., int]
-    arguments: tuple[int | float | str | bool | None, ...]
-    in_shapes: tuple[Shape, ...]
+    __slots__ = ("_derived", "arguments", "in_shapes", "layout", "shape", "stride")
+
+    def __init__(self, layout: Layout, arguments: Arguments, in_shapes: tuple[Shape, ...]) -> None:
+        self.layout = layout
+        self.arguments = arguments
+        self.in_shapes = in_shapes
+        self._derived: dict[object, object] = {}
+        last = part_operators(self)[-1]
+        self.shape, self.stride = last.shape, last.stride
+
+    def derive(self, function: "Callable[[Part], _T]") -> _T:
+        """`function(self)`, worked out the first time."""
+        derived = self._derived
+        if function not in derived:
+            derived[function] = function(self)
+        return derived[function]  # type: ignore[return-value]
+
+
+part = lru_cache(maxsize=1 << 15)(Part)
+"""The part of these arguments: the same object each time, while it is remembered."""
 
 
 class Placed(NamedTuple):
@@ -139,7 +167,7 @@ def require_buildable(config: MobileViTConfig, num_classes: int = 1000) -> None:
     Raises:
         InputError: naming the number of parameters and the limit.
     """
-    params = sum(len(names) * _part_params(part) for part, names, _, _ in parts(config, num_classes))
+    params = sum(len(row.names) * row.part.derive(_part_params) for row in parts(config, num_classes))
     if params > MAX_PARAMS:
         rule = f"has {params:,} parameters; networks above {MAX_PARAMS:,} are not built"
         raise InputError("config", None, rule, "reduce widths, depths or ratios")
@@ -153,11 +181,11 @@ def expand(placed: tuple[Placed, ...]) -> tuple[Op, ...]:
     """All operators of the placed parts in one table."""
     table: list[Op] = []
     outputs: list[int] = []  # index of the operator that ends each part
-    for part, names, inputs, stride in placed:
+    for own, names, inputs, stride in placed:
         sources = tuple(outputs[i] if i >= 0 else NETWORK_INPUT for i in inputs)
         for name in names:
             start = len(table)
-            for row in part_operators(part):
+            for row in part_operators(own):
                 reads = tuple(start + i if i >= 0 else sources[-1 - i] for i in row.inputs)
                 table.append(row._replace(name=f"{name}.{row.name}", inputs=reads, stride=stride * row.stride))
             sources = (len(table) - 1, *sources[1:])
@@ -172,13 +200,6 @@ def part_operators(part: Part) -> tuple[Op, ...]:
     rows = Rows(part.in_shapes)
     part.layout(rows, *part.arguments)
     return tuple(rows.ops)
-
-
-@lru_cache(maxsize=1 << 16)
-def part_output(part: Part) -> tuple[Shape, int]:
-    """Shape of what a part hands on, and by how much its stride is larger than that of its input."""
-    last = part_operators(part)[-1]
-    return last.shape, last.stride
 
 
 def bytes_read(op: Op, bytes_per_number: int = 2) -> int:
@@ -248,20 +269,19 @@ class Assembly:
 
     def add(
         self,
-        layout: Callable[..., int],
-        arguments: tuple[int | float | str | bool | None, ...],
+        layout: Layout,
+        arguments: Arguments,
         names: tuple[str, ...],
         inputs: tuple[int, ...] | None = None,
     ) -> int:
         """Place a part behind `inputs`, or behind the last part."""
         reads = inputs or (len(self.placed) - 1,)
         image = (3, *self.config.image_size)
-        part = Part(layout, arguments, tuple([self.shapes[i] if i >= 0 else image for i in reads]))
+        new = part(layout, arguments, tuple([self.shapes[i] if i >= 0 else image for i in reads]))
         stride = self.strides[reads[0]] if reads[0] >= 0 else 1
-        shape, factor = part_output(part)
-        self.placed.append(Placed(part, names, reads, stride))
-        self.shapes.append(shape)
-        self.strides.append(stride * factor)
+        self.placed.append(Placed(new, names, reads, stride))
+        self.shapes.append(new.shape)
+        self.strides.append(stride * new.stride)
         return len(self.placed) - 1
 
     def backbone(self, output_stride: int | None = None) -> list[int]:
@@ -300,7 +320,7 @@ class Assembly:
             entry = len(self.placed) - 1
             self.add(separable_entry, local, (block,))
             tokens = self.add(separable_layer, (stage.ffn_dim, act), layers)
-            layout: Callable[..., int] = separable_exit
+            layout: Layout = separable_exit
         else:
             entry = len(self.placed) - 1
             self.add(softmax_entry, local, (block,))

@@ -8,7 +8,6 @@ prediction with non-negative coefficients.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -55,7 +54,7 @@ def features(placed: Iterable[Placed]) -> Features:
     operators = gmacs = traffic = scores = resizes = 0.0
     for part, names, _, _ in placed:
         times = len(names)
-        own = _part_features(part)
+        own = part.derive(_part_features)
         operators += times * own[0]
         gmacs += times * own[1]
         traffic += times * own[2]
@@ -64,7 +63,6 @@ def features(placed: Iterable[Placed]) -> Features:
     return Features(operators, gmacs, traffic, scores, resizes)
 
 
-@lru_cache(maxsize=1 << 16)
 def _part_features(part: Part) -> Features:
     return features_of_operators(part_operators(part))
 

@@ -1,6 +1,5 @@
 """Parameters, MACs and memory of a candidate: sums and scans over its operator table, cached part by part."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from mvit_search.architecture import MobileViTConfig
@@ -36,7 +35,7 @@ def cost_of_parts(placed: tuple[Placed, ...]) -> Cost:
     params = macs = weights = 0
     largest: dict[int, int] = {}
     for part, names, _, stride in placed:
-        own = _part_cost(part)
+        own = part.derive(_part_cost)
         times = len(names)
         params += times * own.params
         macs += times * own.macs
@@ -51,7 +50,7 @@ def cost_of_parts(placed: tuple[Placed, ...]) -> Cost:
 
 def params_of(config: MobileViTConfig, num_classes: int = 1000) -> int:
     """Parameters alone: what a budget is checked against."""
-    return sum(len(names) * _part_cost(part).params for part, names, _, _ in parts(config, num_classes))
+    return sum([len(row.names) * row.part.derive(_part_cost).params for row in parts(config, num_classes)])
 
 
 class _PartCost(NamedTuple):
@@ -64,7 +63,6 @@ class _PartCost(NamedTuple):
     block_stride: int
 
 
-@lru_cache(maxsize=1 << 16)
 def _part_cost(part: Part) -> _PartCost:
     ops = part_operators(part)
     block, stride = max(((op.elements, op.stride) for op in ops if op.block_output), default=(0, 1))

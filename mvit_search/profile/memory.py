@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from mvit_search.architecture import Op
-from mvit_search.architecture.ops import NETWORK_INPUT, VIEWS, Part, Placed, part_operators, part_output
+from mvit_search.architecture.ops import NETWORK_INPUT, VIEWS, Part, Placed, part_operators
 
 BYTES_PER_NUMBER = 2
 """fp16, as Core ML's ML programs and the paper's Table 8 count."""
@@ -23,23 +23,37 @@ def peak_activation_bytes(placed: Sequence[Placed], bytes_per_number: int = BYTE
     last_reader = {source: index for index, row in enumerate(placed) for source in row.inputs}
     held = math.prod(placed[0].part.in_shapes[0])
     sizes = {NETWORK_INPUT: held}
-    peak = 0
+    most = 0
     for index, (part, names, inputs, _) in enumerate(placed):
-        kept = tuple([last_reader[source] > index for source in inputs])
-        around = held - sum([sizes[source] for source in inputs])
-        most = around + _part_peak(part, kept)
-        if len(names) > 1:
-            waiting = sizes[inputs[0]] if kept[0] else 0
-            most = max(most, around + waiting + _part_peak(part, (False,) * len(kept)))
-        peak = max(peak, most)
-        held = around + sum([sizes[source] for source, keep in zip(inputs, kept, strict=True) if keep])
-        sizes[index] = math.prod(part_output(part)[0])
-        if index in last_reader:
-            held += sizes[index]
-    return bytes_per_number * peak
+        around = held
+        kept = 0
+        for source in inputs:
+            around -= sizes[source]
+            if last_reader[source] > index:
+                kept += sizes[source]
+        if kept:
+            alive = around + _part_peak(part, tuple([last_reader[source] > index for source in inputs]))
+            if len(names) > 1:
+                alive = max(alive, around + kept + part.derive(_peak))
+        else:
+            alive = around + part.derive(_peak)
+        if alive > most:
+            most = alive
+        size = sizes[index] = part.derive(_output_elements)
+        held = around + kept + (size if index in last_reader else 0)
+    return bytes_per_number * most
 
 
-@lru_cache(maxsize=1 << 16)
+def _output_elements(part: Part) -> int:
+    return math.prod(part.shape)
+
+
+def _peak(part: Part) -> int:
+    """Most numbers alive while a part runs whose inputs nobody reads later."""
+    return _part_peak(part, (False,) * len(part.in_shapes))
+
+
+@lru_cache(maxsize=1 << 12)
 def _part_peak(part: Part, kept: tuple[bool, ...]) -> int:
     return peak_elements(part_operators(part), tuple(map(math.prod, part.in_shapes)), kept)
 
