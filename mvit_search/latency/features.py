@@ -1,9 +1,12 @@
-"""The operator table as five physical quantities that a latency is a non-negative sum of.
+"""The operator table as six physical quantities that a latency is a non-negative sum of.
 
 Reshapes rename memory and cost nothing, and casts of the image and the logits are the caller's; activations and residual sums are taken as fused into the operator
 before them. Leaving sums out also keeps a latency from falling when a wider stage loses its residual.
 
-None of the five can fall when a network gets deeper, wider or higher in dimension, so neither can a
+Maps, channels first, and tokens, channels last, are told apart: the published latencies say that moving a number
+of the second kind costs several times as much, and that is what MobileViTv2 saves.
+
+None of the six can fall when a network gets deeper, wider or higher in dimension, so neither can a
 prediction with non-negative coefficients.
 """
 
@@ -13,7 +16,9 @@ from typing import NamedTuple
 
 from mvit_search.architecture.ops import Op, Part, Placed, part_operators
 
-_FREE = frozenset(("reshape", "cast", "activation", "add"))
+# A group norm's smaller steps run with the mean and the division beside them.
+_FREE = frozenset(("reshape", "cast", "activation", "add", "sub", "square", "sqrt", "div"))
+_ON_TOKENS = frozenset(("linear", "layer_norm", "transpose"))
 _BYTES_PER_NUMBER = 2  # the Neural Engine computes in fp16, whatever precision the file stores
 _MIB = 2**20
 
@@ -24,7 +29,8 @@ class Features(NamedTuple):
     Attributes:
         operators: operators that cost a dispatch, each with a fixed overhead.
         gmacs: billions of multiply-adds of convolutions and matrix products.
-        traffic_mib: MiB of activations and weights read and written, attention scores apart; fp16.
+        map_traffic_mib: MiB of activations and weights that operators on feature maps read and write; fp16.
+        token_traffic_mib: the same of linear layers, layer norms, transposes and attention products, scores apart.
         score_mib: MiB of attention scores written by the score product, read and written by the softmax and
             read by the weighted sum: 4 * heads * (pixels of a patch) * patches^2 numbers a layer; fp16.
         resizes: bilinear resizes around a transformer whose patch does not divide its feature map.
@@ -32,7 +38,8 @@ class Features(NamedTuple):
 
     operators: float
     gmacs: float
-    traffic_mib: float
+    map_traffic_mib: float
+    token_traffic_mib: float
     score_mib: float
     resizes: float
 
@@ -43,7 +50,8 @@ FEATURE_NAMES = Features._fields
 COEFFICIENT_UNITS = {
     "operators": "ms per operator",
     "gmacs": "ms per 1e9 MACs",
-    "traffic_mib": "ms per MiB",
+    "map_traffic_mib": "ms per MiB",
+    "token_traffic_mib": "ms per MiB",
     "score_mib": "ms per MiB",
     "resizes": "ms per resize",
 }
@@ -51,16 +59,17 @@ COEFFICIENT_UNITS = {
 
 def features(placed: Iterable[Placed]) -> Features:
     """What a network asks of a device for one image: sums over its parts, each worked out once and cached."""
-    operators = gmacs = traffic = scores = resizes = 0.0
+    operators = gmacs = maps = tokens = scores = resizes = 0.0
     for part, names, _, _ in placed:
         times = len(names)
         own = part.derive(_part_features)
         operators += times * own[0]
         gmacs += times * own[1]
-        traffic += times * own[2]
-        scores += times * own[3]
-        resizes += times * own[4]
-    return Features(operators, gmacs, traffic, scores, resizes)
+        maps += times * own[2]
+        tokens += times * own[3]
+        scores += times * own[4]
+        resizes += times * own[5]
+    return Features(operators, gmacs, maps, tokens, scores, resizes)
 
 
 def _part_features(part: Part) -> Features:
@@ -69,24 +78,26 @@ def _part_features(part: Part) -> Features:
 
 def features_of_operators(ops: Sequence[Op]) -> Features:
     """The same of an operator table; plain arithmetic."""
-    dispatched = macs = traffic = scores = resizes = 0
+    dispatched = macs = maps = tokens = scores = resizes = 0
     for op in ops:
         kind = op.kind
         if kind in _FREE:
             continue
         dispatched += 1
         macs += op.macs
-        if kind == "softmax":
+        if kind in _ON_TOKENS:
+            tokens += op.read + op.elements + op.weights
+        elif kind == "softmax":
             # With the product that writes the scores and the one that reads the weights: four passes.
             scores += 4 * op.elements
         elif kind == "matmul":
             # The softmax accounts for the scores that one product writes and the other reads.
             weighs = ops[op.inputs[0]].kind == "softmax"
-            traffic += op.read + op.elements - (prod(op.in_shape) if weighs else op.elements)
+            tokens += op.read + op.elements - (prod(op.in_shape) if weighs else op.elements)
         elif kind == "split":
-            traffic += 2 * op.elements  # it reads only the slice that it writes
+            maps += 2 * op.elements  # it reads only the slice that it writes
         else:
-            traffic += op.read + op.elements + op.weights
+            maps += op.read + op.elements + op.weights
             resizes += kind == "resize"
     mib = _BYTES_PER_NUMBER / _MIB
-    return Features(dispatched, macs / 1e9, traffic * mib, scores * mib, resizes)
+    return Features(dispatched, macs / 1e9, maps * mib, tokens * mib, scores * mib, resizes)

@@ -172,9 +172,9 @@ class TargetFile(_Frozen):
         for name, coefficient in self.coefficients.items():
             if coefficient.unit != COEFFICIENT_UNITS[name]:
                 raise ValueError(f"coefficient {name} must have the unit {COEFFICIENT_UNITS[name]!r}")
-        # Every network has operators, so this keeps every prediction above zero.
-        if self.coefficients["operators"].value == 0:
-            raise ValueError("coefficient operators must be above zero")
+        # Every network has feature maps, so this keeps every prediction above zero.
+        if self.coefficients["map_traffic_mib"].value == 0:
+            raise ValueError("coefficient map_traffic_mib must be above zero")
         if self.num_rows != len(self.rows):
             raise ValueError(f"num_rows {self.num_rows} must equal the number of rows, {len(self.rows)}")
         return self

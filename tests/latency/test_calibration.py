@@ -47,7 +47,10 @@ def test_refit_gives_what_the_file_says(path: Path) -> None:
 
 def test_iphone12_rows_and_their_sources() -> None:
     file = read_target_file(IPHONE12)
-    assert sorted(row.latency_ms for row in file.rows) == [4.8, 5.93, 7.2, 7.28, 7.3, 8.2, 9.85, 9.9, 14.69]
+    first = sorted(row.latency_ms for row in file.rows if row.preset.startswith("mobilevit-"))
+    assert first == [4.8, 5.93, 7.2, 7.28, 7.3, 8.2, 9.85, 9.9, 14.69]
+    second = {row.latency_ms: row.image_size[0] for row in file.rows if row.preset.startswith("mobilevitv2-")}
+    assert second == {1.6: 256, 3.4: 256, 3.8: 256, 5.1: 256, 7.5: 256, 17.0: 384}
     assert all(row.source and row.url for row in file.rows)
     assert all(row.source and row.url and row.reason for row in file.excluded)
     assert {row.weight for row in file.rows if row.digitised} == {0.25}
@@ -119,7 +122,7 @@ def edit(*keys: str | int, value: object) -> Callable[[dict[str, Any]], None]:
         (edit("coefficients", "gmacs", "value", value=-0.1), "coefficients.gmacs.value -0.1"),
         (edit("coefficients", "gmacs", "value", value="1"), "coefficients.gmacs.value '1'"),
         (edit("coefficients", "gmacs", "unit", value="s per MAC"), "must have the unit 'ms per 1e9 MACs'"),
-        (edit("coefficients", "operators", "value", value=0.0), "coefficient operators must be above zero"),
+        (edit("coefficients", "map_traffic_mib", "value", value=0.0), "map_traffic_mib must be above zero"),
         (edit("coefficients", value={}), "coefficients must be operators"),
         (edit("date", value="2026-13-01"), "month must be in 1..12"),
         (edit("name", value="iphone11"), "must be the file's stem"),
@@ -155,7 +158,7 @@ def test_script_prints_rows_and_ratio(capsys: pytest.CaptureFixture[str], monkey
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("ratio iphone12-leave-one-out-vs-macs-only: ")
     assert float(lines[-1].rpartition(" ")[2]) > 1
-    assert sum("MobileViT" in line for line in lines) == 9
+    assert sum(line.startswith("MobileViT") for line in lines) == 15
 
 
 def test_script_rebuilds_rows_from_a_published_table(tmp_path: Path) -> None:
@@ -163,12 +166,13 @@ def test_script_rebuilds_rows_from_a_published_table(tmp_path: Path) -> None:
     stored: TargetFile = read_target_file(IPHONE12)
     header = "model,variant,resolution,params_m,macs_g,device,compute_units,latency_ms,top1,source"
     sizes = {name: name.rpartition("-")[2].upper() for name in PRESETS}
+    models = {name: "MobileViTv2" if name.startswith("mobilevitv2") else "MobileViT" for name in PRESETS}
     lines = [f"{header},url_or_path,note"]
     for row in stored.rows:
         note = "DIGITISED" if row.digitised else ""
         variant = f'"{sizes[row.preset]} ({",".join(map(str, row.patch_sizes))})"'
         measured = f"{row.device},{row.compute_units},{row.latency_ms}"
-        lines.append(f"MobileViT,{variant},256,,,{measured},,s,u,{note}")
+        lines.append(f"{models[row.preset]},{variant},{row.image_size[0]},,,{measured},,s,u,{note}")
     lines += [
         'MobileViT,"XS (2,2,2)",256,,,iPhone 12,CPU,17.86,,s,u,',
         "MobileViT,XS,256,,,iPhone 14 (iOS 16),Neural Engine,1.5,,s,u,",

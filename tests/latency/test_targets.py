@@ -65,13 +65,13 @@ def test_prediction_states_its_left_out_error() -> None:
 
 
 def test_prediction_at_another_size_than_the_fitted_rows_says_so() -> None:
-    assert {row.image_size for row in IPHONE12.file.rows} == {(256, 256)}
+    assert {row.image_size for row in IPHONE12.file.rows} == {(256, 256), (384, 384)}
     at_256 = IPHONE12.latency(preset("mobilevit-s"))
     assert "extrapolated" not in at_256.source
     at_64 = IPHONE12.latency(preset("mobilevit-s").with_image_size(64))
-    assert at_64.source == f"{at_256.source} at 256 px; extrapolated to 64x64 px, error unknown"
+    assert at_64.source == f"{at_256.source} at 256 and 384 px; extrapolated to 64x64 px, error unknown"
     wide = preset("mobilevit-s").model_copy(update={"image_size": (256, 128)})
-    assert IPHONE12.latency(wide).source.endswith("at 256 px; extrapolated to 256x128 px, error unknown")
+    assert IPHONE12.latency(wide).source.endswith("at 256 and 384 px; extrapolated to 256x128 px, error unknown")
 
 
 def test_predicting_stays_under_a_few_milliseconds() -> None:
@@ -176,6 +176,17 @@ def test_wider_is_not_faster_where_the_residual_sum_goes() -> None:
     assert IPHONE12.latency(grown).ms > IPHONE12.latency(config).ms
 
 
+def test_a_network_outside_the_family_is_not_far_off() -> None:
+    """MobileNetV2-1.0 at 224 px is published at 0.92 ms; no row of the fit is like it."""
+    sizes = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    stages = tuple(
+        ConvStage(out_channels=channels, num_blocks=blocks, stride=stride, expand_ratio=float(ratio))
+        for ratio, channels, blocks, stride in sizes
+    )
+    config = MobileViTConfig(image_size=(224, 224), stem_channels=32, activation="relu", stages=stages)
+    assert 0.92 / 1.5 < IPHONE12.latency(config).ms < 0.92 * 1.5
+
+
 def test_features_of_mobilevit_s() -> None:
     """By hand: attention maps are 1024, 256, 64 pixels in patches of 4 pixels, 4 heads, 2, 4 and 3 layers."""
     found = features(parts(preset("mobilevit-s")))
@@ -185,4 +196,5 @@ def test_features_of_mobilevit_s() -> None:
     assert found.resizes == 0
     assert features(parts(with_patches("mobilevit-s", 3, 3, 3))).resizes == 6
     large = features(parts(with_patches("mobilevit-s", 8, 4, 2)))
-    assert large.traffic_mib == pytest.approx(found.traffic_mib)
+    assert large.map_traffic_mib == pytest.approx(found.map_traffic_mib)
+    assert large.token_traffic_mib == pytest.approx(found.token_traffic_mib)
