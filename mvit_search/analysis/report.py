@@ -7,15 +7,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mvit_search import __version__
-from mvit_search._files import write_atomically
 from mvit_search._quantities import format_count
 from mvit_search.analysis.comparison import verdict_sentences
 from mvit_search.analysis.figure_data import front_figure_data, progress_data
 from mvit_search.analysis.front_document import FrontDocument, Point, candidate_points, display_target, read_document
 from mvit_search.analysis.liveness import read_front_now
+from mvit_search.analysis.page import figure_html, footer_html, page_html, scrolling, section, write_page
 from mvit_search.analysis.run_facts import (
     export_command,
     how_it_ended,
@@ -29,12 +28,6 @@ from mvit_search.analysis.tables import Table, TableRow, baseline_rows, front_ro
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-_HERE = Path(__file__).resolve().parent
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-
 
 def write_report(folder: RunFolder, path: Path) -> Path:
     """Write the report of the run in `folder` to `path`, atomically; its folder is made if need be.
@@ -47,9 +40,10 @@ def write_report(folder: RunFolder, path: Path) -> Path:
     html = report_html(folder.read_run(), document, candidate_points(records, folder.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, html)
     except OSError as error:
         raise InputError("output", str(path), f"cannot be written ({error.strerror})") from None
+    try:
+        write_page(html, path)
     except UnicodeEncodeError:
         raise InputError("run", str(folder.run_file), "holds text that is no Unicode", "was it edited?") from None
     return path
@@ -61,22 +55,13 @@ def report_html(run: Mapping[str, Any], document: Mapping[str, Any], candidates:
     Raises:
         InputError: the document breaks its contract.
     """
-    from plotly.offline import get_plotlyjs  # Heavy, and whoever prints a front imports this package too.
-
     front = read_document(dict(document))
     title = f"{front.run}: MobileViT search for {display_target(front.target) or 'a phone'}"
     body = "\n".join((
         _header(front), _figures(front, candidates), _front_section(front), _architectures(front),
-        _what_was_run(run, front), _reproduce(run, front), _limits(front), _footer(),
+        _what_was_run(run, front), _reproduce(run, front), _limits(front), footer_html(),
     ))  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_read('report.css')}</style>\n"
-        f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
-        f"<script>\n{_read('report.js')}</script>\n</body>\n</html>\n"
-    )
+    return page_html(title, body)
 
 
 def _header(front: FrontDocument) -> str:
@@ -125,7 +110,7 @@ def _key_points(front: FrontDocument) -> str:
 def _figures(front: FrontDocument, candidates: Sequence[Point]) -> str:
     from mvit_search.analysis.figures import front_figure, progress_figure
 
-    drawn = _figure("front-figure", front_figure(front_figure_data(front, candidates)))
+    drawn = figure_html("front-figure", front_figure(front_figure_data(front, candidates)))
     caption = (
         "Bars across: interval of the latency. Bars upright: standard deviation over seeds. Point at a mark for"
         " its facts; drag to zoom, double-click to return."
@@ -133,20 +118,9 @@ def _figures(front: FrontDocument, candidates: Sequence[Point]) -> str:
     parts = [f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"]
     worst_ms = front.hypervolume_reference.get("latency_ms")
     if worst_ms and worst_ms > 0 and len(candidates) > 1:
-        grown = _figure("progress-figure", progress_figure(progress_data(candidates, worst_ms)))
+        grown = figure_html("progress-figure", progress_figure(progress_data(candidates, worst_ms)))
         parts.append(f"<figure>{grown}</figure>")
-    return _section("The front", "".join(parts))
-
-
-def _figure(identifier: str, figure: "go.Figure") -> str:
-    from mvit_search.analysis.figures import PLOT_CONFIG
-
-    return str(
-        figure.to_html(
-            full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=identifier, config=PLOT_CONFIG,
-            default_height=f"{figure.layout.height}px",
-        )
-    )  # fmt: skip
+    return section("The front", "".join(parts))
 
 
 def _front_section(front: FrontDocument) -> str:
@@ -160,7 +134,7 @@ def _front_section(front: FrontDocument) -> str:
         for label, rows in groups
         if rows
     )
-    return _section("Front and presets", _scrolling(f"<table>{_head(found)}{body}</table>", "Front and presets"))
+    return section("Front and presets", scrolling(f"<table>{_head(found)}{body}</table>", "Front and presets"))
 
 
 def _table_row(row: TableRow) -> str:
@@ -182,7 +156,7 @@ def _architectures(front: FrontDocument) -> str:
     if not shown:
         return ""
     blocks = "".join(_architecture(front, point, is_open=index == len(shown) - 1) for index, point in enumerate(shown))
-    return _section("Architectures", f"<p>Stage by stage; the most accurate is open.</p>{blocks}")
+    return section("Architectures", f"<p>Stage by stage; the most accurate is open.</p>{blocks}")
 
 
 def _architecture(front: FrontDocument, point: Point, *, is_open: bool) -> str:
@@ -197,7 +171,7 @@ def _architecture(front: FrontDocument, point: Point, *, is_open: bool) -> str:
     config = escape(json.dumps(point.config.model_dump(mode="json"), indent=2))
     return (
         f"<details{' open' if is_open else ''}><summary><strong>{escape(point.title)}</strong>"
-        f" <span>{escape(facts)}</span></summary>{_scrolling(table, f'Stages of {point.title}')}"
+        f" <span>{escape(facts)}</span></summary>{scrolling(table, f'Stages of {point.title}')}"
         f"<p>Input {height} × {width} pixels, activation {escape(point.config.activation)}.</p>"
         f"<details><summary>Config as JSON</summary><pre>{config}</pre></details></details>"
     )
@@ -208,7 +182,7 @@ def _what_was_run(run: Mapping[str, Any], front: FrontDocument) -> str:
         f'<tr><th scope="row">{escape(fact.label)}</th><td>{escape(fact.text)}</td></tr>'
         for fact in run_facts(run, front)
     )
-    return _section("What was run", f'<table class="facts"><tbody>{rows}</tbody></table>')
+    return section("What was run", f'<table class="facts"><tbody>{rows}</tbody></table>')
 
 
 def _reproduce(run: Mapping[str, Any], front: FrontDocument) -> str:
@@ -216,7 +190,7 @@ def _reproduce(run: Mapping[str, Any], front: FrontDocument) -> str:
     again = reproduce_command(run, f"{front.run}-again", folder.parent)
     pick = export_command(str(folder / "best"))
     export = f"<p>To take a network from it:</p><pre>{escape(pick)}</pre>"
-    return _section(
+    return section(
         "How to reproduce",
         f"<pre>{escape(again)}</pre>"
         "<p>The seed fixes what is proposed and trained on one machine; a time limit, another machine or several"
@@ -226,22 +200,4 @@ def _reproduce(run: Mapping[str, Any], front: FrontDocument) -> str:
 
 def _limits(front: FrontDocument) -> str:
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in limits_of_the_numbers(front))
-    return _section("Limits of the numbers", f"<ul>{items}</ul>")
-
-
-def _footer() -> str:
-    written = f"Written by mvit-search {escape(__version__)}. Architecture: MobileViT, arXiv 2110.02178."
-    return f"<footer><p>{written}</p></footer>"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
-
-
-def _scrolling(table: str, label: str) -> str:
-    """A wide table scrolls by itself, by keyboard as well."""
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{table}</div>'
-
-
-def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+    return section("Limits of the numbers", f"<ul>{items}</ul>")

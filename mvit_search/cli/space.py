@@ -1,19 +1,26 @@
 """`mvit-search space`: the search spaces that ship, or one of your own."""
 
-from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvit_search.cli.arguments import JsonOption
+from mvit_search.cli.arguments import JsonOption, NumClassesOption
 from mvit_search.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
+    from mvit_search.analysis.space_survey import Drawn, Survey
     from mvit_search.space import SearchSpace
 
-app = typer.Typer(no_args_is_help=True, help="List, show and check search spaces.")
+app = typer.Typer(no_args_is_help=True, help="List, show, sample and check search spaces.")
 
 SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="A space's name, or a .yaml file.")]
+BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="N", help="Most parameters: 6M or 2500000.")]
+TargetOption = Annotated[str, typer.Option("--target", help="Device to predict the latency for.")]
+SamplesOption = Annotated[
+    int, typer.Option("--samples", min=20, max=100_000, help="Draws that spread and share are estimated from.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**31, help="Seed of the draws.")]
 
 
 @app.command("list")
@@ -26,7 +33,7 @@ def list_spaces(json: JsonOption = False) -> None:
         print_json(documents)
         return
     rows = [
-        (d["name"], f"{d['candidates']:.3g}", str(len(d["dimensions"])), f"{d['smallest_params']:,}", d["description"])
+        (d["name"], _size(d["candidates"]), str(len(d["dimensions"])), f"{d['smallest_params']:,}", d["description"])
         for d in documents
     ]
     print_table(
@@ -35,53 +42,226 @@ def list_spaces(json: JsonOption = False) -> None:
 
 
 @app.command("show")
-def show(space: SpaceArgument, json: JsonOption = False) -> None:
-    """Show the dimensions of a space, and whether the presets lie inside it."""
+def show(
+    space: SpaceArgument,
+    budget: BudgetOption = None,
+    samples: SamplesOption = 400,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the distributions as a self-contained page.")
+    ] = None,
+    target: TargetOption = "iphone12",
+    seed: SeedOption = 0,
+    num_classes: NumClassesOption = 1000,
+    json: JsonOption = False,
+) -> None:
+    """Show the dimensions of a space, the presets inside it, and what its candidates cost."""
     from mvit_search.space import load_space
 
-    document = _document(load_space(space))
+    limit = _budget(budget)
+    loaded = load_space(space)
+    found = _survey(loaded, target, samples, seed, num_classes)
+    document = _document(loaded) | {"survey": _survey_document(found, limit)}
+    if html is not None:
+        from mvit_search.analysis.space_page import write_space_page
+
+        document["html"] = str(write_space_page(found, html, limit))
     if json:
         print_json(document)
         return
-    rows = [(name, _values(values), str(len(values))) for name, values in document["dimensions"].items()]
+    from mvit_search.analysis.space_page import values_text
+
+    rows = [(name, values_text(values), str(len(values))) for name, values in document["dimensions"].items()]
     print_table(f"space {document['name']}", ("dimension", "values", "count"), rows, left=("dimension", "values"))
     smallest = f"{document['smallest_params']:,} parameters (1000 classes)"
-    say(f"{document['candidates']:.3g} candidates; the smallest has {smallest}.")
-    say(f"Presets inside: {', '.join(document['presets']) or 'none'}. Digest {document['digest'][:12]}.")
+    say(f"{_size(document['candidates'])} candidates; the smallest has {smallest}.")
+    say(f"Presets inside: {', '.join(document['presets']) or 'none'}. Digest {document['digest'][:12]}.\n")
+    _print_survey(found, limit)
+    if html is not None:
+        say(f"Page: {html}")
+
+
+@app.command("sample")
+def sample(
+    space: SpaceArgument,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=10_000, help="Candidates to draw.")] = 10,
+    budget: BudgetOption = None,
+    seed: SeedOption = 0,
+    target: Annotated[str, typer.Option("--target", help="Device to give the latency for.")] = "iphone12",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write each candidate there, as a file for `profile`.")
+    ] = None,
+    num_classes: NumClassesOption = 1000,
+    json: JsonOption = False,
+) -> None:
+    """Draw different candidates: uniformly, or spread evenly over a budget."""
+    from mvit_search.analysis.space_survey import sample
+    from mvit_search.latency import load_target
+    from mvit_search.space import load_space
+
+    limit = _budget(budget)
+    loaded, device = load_space(space), load_target(target)
+    drawn = sample(loaded, device, count, seed, limit, num_classes)
+    files = [None] * len(drawn) if out is None else _write(drawn, loaded.name, out)
+    if json:
+        print_json([_drawn_document(one, file) for one, file in zip(drawn, files, strict=True)])
+        return
+    _print_sample(drawn, loaded.name, device.measured)
+    if len(drawn) < count:
+        say(f"The space seems to hold no more than these {len(drawn)}.")
+    if out is not None:
+        say(f"Files: {out}; try mvit-search profile {files[0]}")
 
 
 @app.command("check")
-def check(space: SpaceArgument, json: JsonOption = False) -> None:
-    """Check a space file: exit code 0 if every candidate in it can be built."""
+def check(
+    space: SpaceArgument,
+    budget: BudgetOption = None,
+    samples: SamplesOption = 400,
+    target: TargetOption = "iphone12",
+    seed: SeedOption = 0,
+    num_classes: NumClassesOption = 1000,
+    json: JsonOption = False,
+) -> None:
+    """Check a space file: exit code 0 if every candidate in it can be built, and one is inside the budget."""
     from mvit_search.space import load_space
 
-    document = _document(load_space(space))
+    limit = _budget(budget)
+    loaded = load_space(space)
+    document = _document(loaded)
+    if limit is not None:
+        _require_reachable(loaded, limit, num_classes)
+        found = _survey(loaded, target, samples, seed, num_classes)
+        document["survey"] = _survey_document(found, limit)
     if json:
         print_json(document)
-    else:
-        say(f"{space}: fine, {document['candidates']:.3g} candidates")
+        return
+    say(f"{space}: fine, {_size(document['candidates'])} candidates")
+    if limit is not None:
+        _print_survey(found, limit)
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of space files, for editors."""
+    from mvit_search.space.json_schema import space_schema
+
+    print_json(space_schema())
+
+
+def _budget(text: str | None) -> int | None:
+    from mvit_search._quantities import parse_count
+
+    return None if text is None else parse_count(text, "--budget")
+
+
+def _require_reachable(space: "SearchSpace", budget: int, num_classes: int) -> None:
+    from mvit_search.search.limits import Limits
+
+    Limits(budget, num_classes).check_reachable(space)
+
+
+def _survey(space: "SearchSpace", target: str, samples: int, seed: int, num_classes: int) -> "Survey":
+    from mvit_search.analysis.space_survey import survey
+    from mvit_search.latency import load_target
+
+    return survey(space, load_target(target), samples, seed, num_classes)
 
 
 def _document(space: "SearchSpace") -> dict[str, Any]:
-    from mvit_search.architecture import PRESETS
+    from mvit_search.analysis.space_survey import presets_inside
     from mvit_search.profile.cost import params_of
 
     return {
         "name": space.name,
         "description": space.spec.description,
         "digest": space.digest(),
-        "image_size": list(space.spec.image_size),
+        "image_size": list(space.image_size_max),
+        "image_sizes": [list(size) for size in space.image_sizes],
         "candidates": space.size(),
         "smallest_params": params_of(space.smallest()),
-        "presets": [name for name, config in PRESETS.items() if config in space],
+        "presets": list(presets_inside(space)),
         "dimensions": {name: list(values) for name, values in space.dimensions.items()},
     }
 
 
-def _values(values: list[Any]) -> str:
-    """`16, 24, 32` or, for a long even ladder, `48 to 240 by 8`."""
-    numbers = all(isinstance(value, int) for value in values)
-    steps = {after - before for before, after in pairwise(values)} if numbers else set()
-    if len(values) > 5 and len(steps) == 1:
-        return f"{values[0]} to {values[-1]} by {steps.pop()}"
-    return ", ".join(str(value) for value in values)
+def _survey_document(found: "Survey", budget: int | None) -> dict[str, Any]:
+    document: dict[str, Any] = {"draws": len(found.draws), "num_classes": found.num_classes}
+    for name in ("params", "macs", "latency_ms"):
+        document[name] = found.spread(name)._asdict()
+    document["latency_target"] = found.target.name
+    document["latency_sources"] = list(found.sources)
+    if budget is not None:
+        share = found.share_inside(budget)
+        document["inside_budget"] = {"budget": budget, "share": share.share, **share._asdict()}
+    return document
+
+
+def _drawn_document(drawn: "Drawn", file: Path | None) -> dict[str, Any]:
+    return {
+        "digest": drawn.config.digest(),
+        "params": drawn.params,
+        "macs": drawn.macs,
+        "latency": drawn.latency._asdict(),
+        "file": None if file is None else str(file),
+        "assignment": drawn.assignment,
+        "config": drawn.config.model_dump(mode="json"),
+    }
+
+
+def _print_survey(found: "Survey", budget: int | None) -> None:
+    from mvit_search._quantities import format_count
+    from mvit_search.analysis.space_page import share_text
+
+    rows = []
+    for name, label in (("params", "parameters"), ("macs", "MACs"), ("latency_ms", "latency (ms, predicted)")):
+        spread = found.spread(name)
+        rows.append((label, *(f"{n:.2f}" if name == "latency_ms" else format_count(n) for n in spread)))
+    title = f"cost of {len(found.draws):,} uniform draws"
+    print_table(title, ("", "least", "median", "most"), rows, left=("",))
+    if budget is not None:
+        share = found.share_inside(budget)
+        say(
+            f"Inside {format_count(budget)} parameters: {share_text(share)} of the draws"
+            f" ({share.inside:,} of {share.draws:,}; 95 % interval)."
+        )
+    say(f"Latency is {found.source_text}.")
+
+
+def _print_sample(drawn: "list[Drawn]", name: str, measured: bool) -> None:
+    from mvit_search._quantities import format_count
+    from mvit_search.analysis.stages import stage_summary
+
+    word = "measured" if measured else "predicted"
+    rows = [
+        (str(number), f"{one.params:,}", format_count(one.macs), f"{one.latency.ms:.2f}",
+         "x".join(map(str, one.config.image_size)), stage_summary(one.config))
+        for number, one in enumerate(drawn)
+    ]  # fmt: skip
+    columns = ("#", "params", "MACs", f"ms ({word})", "image", "stages")
+    print_table(f"draws of {name}", columns, rows, left=("stages",))
+    for source in dict.fromkeys(one.latency.source for one in drawn):
+        say(f"Latency is {source}.")
+
+
+def _write(drawn: "list[Drawn]", name: str, folder: Path) -> list[Path | None]:
+    import json
+
+    from mvit_search._files import write_atomically
+    from mvit_search.errors import InputError
+
+    files: list[Path | None] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, one in enumerate(drawn):
+            path = folder / f"{name}-{number:0{len(str(len(drawn) - 1))}}.json"
+            write_atomically(path, json.dumps(one.config.model_dump(mode="json"), indent=2) + "\n")
+            files.append(path)
+    except OSError as error:
+        raise InputError("--out", str(folder), f"cannot be written ({error.strerror})") from None
+    return files
+
+
+def _size(number: int) -> str:
+    from mvit_search.analysis.space_page import size_text
+
+    return size_text(number)

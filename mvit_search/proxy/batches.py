@@ -13,15 +13,21 @@ from mvit_search.data import ImageSet
 from mvit_search.proxy.recipe import Recipe
 
 _STATISTICS_IMAGES = 1000
+_SMALLEST_SIDE = 8
 
 
 class Batches:
     """Turns images of an `ImageSet` into network inputs on `device`, (B, 3, H, W) channels-last.
 
     Every random number comes from `generator`, on the CPU, so a seed gives the same batches on any device.
+    `share` of the side of the images is what a network sees of them: they are scaled down at the end.
     """
 
-    def __init__(self, data: ImageSet, recipe: Recipe, device: torch.device, generator: torch.Generator) -> None:
+    def __init__(
+        self, data: ImageSet, recipe: Recipe, device: torch.device, generator: torch.Generator, share: float = 1.0
+    ) -> None:
+        side = max(_SMALLEST_SIDE, round(share * data.image_size))
+        self._side = side if side < data.image_size else None
         self._images, self._labels = _resident(data.train_images, data.train_labels, device)
         self._recipe = recipe
         self._generator = generator
@@ -63,6 +69,8 @@ class Batches:
         return self._normalised(self._viewed(images)), self._labels[chosen]
 
     def _normalised(self, images: Tensor) -> Tensor:
+        if self._side is not None:
+            images = F.interpolate(images, size=(self._side, self._side), mode="bilinear", antialias=True)
         return images.sub(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
     def _viewed(self, images: Tensor) -> Tensor:

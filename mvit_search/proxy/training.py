@@ -32,17 +32,20 @@ def train(
     seed: int,
     device: str = "cpu",
     threads: int | None = None,
+    share: float = 1.0,
     on_epoch: OnEpoch | None = None,
 ) -> ProxyResult:
     """Train `config` from scratch on the training images and score it on the held-out ones.
 
     On the CPU the same arguments, the same number of threads and the same torch give the same result, bit for
-    bit; the caller's random state and thread count are left as they were. The network takes the data's
-    resolution and class count, whatever resolution the config is costed at.
+    bit; the caller's random state and thread count are left as they were. The network takes the data's class
+    count and `share` of its resolution, whatever resolution the config is costed at.
 
     Args:
         seed: decides the first weights, the order of the images and their random views.
         threads: torch's threads within one operator while this runs; None leaves the setting.
+        share: of the recipe's side, 0..1: how a space whose resolution varies shows smaller images to a candidate
+            that would be given smaller ones.
         on_epoch: called after every epoch with its number, from 1, and the mean training loss.
 
     Raises:
@@ -53,7 +56,7 @@ def train(
     start = time.perf_counter()
     with _threads(threads):
         network = build(config, data.num_classes, seed, torch.device(device))
-        batches = Batches(data, recipe, torch.device(device), torch.Generator().manual_seed(seed))
+        batches = Batches(data, recipe, torch.device(device), torch.Generator().manual_seed(seed), share)
         steps = fit(network, batches, recipe, on_epoch)
         trained = time.perf_counter()
         recalibrate(network, batches)

@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mvit_search.architecture import PRESETS, MobileViTConfig, parse_config, preset
 from mvit_search.errors import InputError, UnknownNameError
 from mvit_search.records.record import Record
 from mvit_search.records.run_folder import RunFolder
-from mvit_search.space import read_yaml
+from mvit_search.space import Document, read_document, read_yaml
 
 
 class Reference(NamedTuple):
@@ -55,12 +55,26 @@ def run_names(results_dir: Path) -> tuple[str, ...]:
 
 
 def _read_config(path: Path) -> MobileViTConfig:
-    if path.suffix != ".json":
-        return parse_config(read_yaml(path, "config"), source=f"config {path.name}")
+    data = read_yaml(path, "config") if path.suffix != ".json" else _read_json(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return parse_config(data, source="config")
+    except InputError as error:
+        field = error.field.removeprefix("config").removeprefix(": ")
+        raise _with_lines(path).located(error, "config", field) from None
+
+
+def _with_lines(path: Path) -> Document:
+    """The file once more, now read for its lines: JSON is YAML too, but for a few files, which then have none."""
+    try:
+        return read_document(path, "config")
+    except InputError:
+        return Document(path.name, None, None)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError("config", str(path), "there is no such file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError("config", str(path), f"is not valid JSON ({error})") from None
-    return parse_config(data, source=f"config {path.name}")

@@ -1,5 +1,6 @@
 """Evaluating candidates: the seam between the loop and the training."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from mvit_search.architecture import MobileViTConfig
@@ -23,10 +24,18 @@ class Evaluator(Protocol):
 
 
 class InProcessEvaluator:
-    """Trains in this process, one candidate at a time."""
+    """Trains in this process, one candidate at a time.
 
-    def __init__(self, data: ImageSet, recipe: Recipe, *, device: str = "cpu", threads: int = 1) -> None:
+    `relative_size` is a candidate's resolution over the largest of the space: one of half sees images of half the
+    recipe's side, so that what resolution costs in accuracy is seen as well as what it saves in latency.
+    """
+
+    def __init__(
+        self, data: ImageSet, recipe: Recipe, *, relative_size: Callable[[MobileViTConfig], float],
+        device: str = "cpu", threads: int = 1,
+    ) -> None:  # fmt: skip
         self.data, self.recipe, self.device, self.threads = data, recipe, device, threads
+        self.relative_size = relative_size
 
     def evaluate(self, config: MobileViTConfig, seed: int) -> Evaluation:
         import time
@@ -35,7 +44,10 @@ class InProcessEvaluator:
 
         start = time.perf_counter()
         try:
-            result = train(config, self.data, self.recipe, seed=seed, device=self.device, threads=self.threads)
+            result = train(
+                config, self.data, self.recipe, seed=seed, device=self.device, threads=self.threads,
+                share=self.relative_size(config),
+            )  # fmt: skip
         except (WorkError, MemoryError, RuntimeError) as error:
             # RuntimeError is torch's: out of memory, or an operator that cannot run. One candidate's, not the run's.
             reason = " ".join(str(error).split()) or type(error).__name__

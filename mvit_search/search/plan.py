@@ -21,6 +21,8 @@ from mvit_search.search.samplers import check_sampler
 from mvit_search.search.settings import RunSettings
 from mvit_search.space import SearchSpace, load_space
 
+_ALWAYS_COMPARED = ("mobilevit-xxs", "mobilevit-xs", "mobilevit-s")
+
 
 class Plan(NamedTuple):
     """Loaded and validated parts of a run."""
@@ -50,8 +52,12 @@ class Plan(NamedTuple):
         }
 
     def presets(self) -> dict[str, MobileViTConfig]:
-        """The published networks at the space's resolution."""
-        return {name: config.with_image_size(*self.space.spec.image_size) for name, config in PRESETS.items()}
+        """The published networks that a run is compared with, at the space's largest resolution.
+
+        MobileViT-XXS, XS and S always; of the other families what lies inside the space, for each costs trainings.
+        """
+        sized = {name: config.with_image_size(*self.space.image_size_max) for name, config in PRESETS.items()}
+        return {name: config for name, config in sized.items() if name in _ALWAYS_COMPARED or config in self.space}
 
     def describe(self, run: str) -> dict[str, Any]:
         """The content of `run.json`."""

@@ -46,6 +46,7 @@ def run_search(
         store.pin(plan.pins())
         _describe(folder, plan)
         worker = evaluator or InProcessEvaluator(
-            plan.data, plan.recipe, device=settings.device, threads=settings.threads
-        )
+            plan.data, plan.recipe, relative_size=plan.space.relative_size, device=settings.device,
+            threads=settings.threads,
+        )  # fmt: skip
         return Search(plan, store, folder, worker, observer or Silent()).run()

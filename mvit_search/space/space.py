@@ -1,7 +1,12 @@
 """`SearchSpace`: the candidates a search may propose, and the identity params <-> config.
 
-Optuna parameters are flat strings that spell a config's own fields (`stages.2.transformer_dim`); a
-dimension with a single value is part of the space, not a parameter.
+Optuna parameters are flat strings that spell a config's own fields (`stages.2.transformer_dim`), or knobs
+(`width`); a dimension with a single value is part of the space, not a parameter.
+
+Params always hold every dimension, also those whose condition does not hold; `config` does not look at these, and
+`draw` and `params` hold them at their first value. So a sampler sees one flat box: Optuna's NSGA-II and TPE learn
+only dimensions that all trials have, a resumed trial is told from a torn one by its keys, and equal networks have
+equal params here. (Equal proposals of a sampler are found by the config's digest in any case.)
 """
 
 import hashlib
@@ -10,16 +15,24 @@ import json
 import math
 import random
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, parse_config
+from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, operators, parse_config
 from mvit_search.errors import InputError
+from mvit_search.space.branches import Branches
+from mvit_search.space.checking import check_buildable, evaluated
+from mvit_search.space.inverse import Inverse
 from mvit_search.space.schema import Range, SpaceSpec, Value
+from mvit_search.space.wiring import forms_of, wire
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Params = dict[str, Value]
+
+_TOP = ("image_size", "stem_channels", "head_expansion", "activation")
+_MOST_CORNERS = 256
 
 
 class SearchSpace:
@@ -32,25 +45,49 @@ class SearchSpace:
     """
 
     def __init__(self, name: str, spec: SpaceSpec) -> None:
+        """Raises InputError, whose `field` is a path in the file, for a spec that contradicts itself."""
         self.name = name
         self.spec = spec
-        self._tree = {key: getattr(spec, key).values() for key in ("stem_channels", "head_expansion", "activation")}
-        for index, stage in enumerate(spec.stages):
-            for key in type(stage).model_fields:
-                if key != "kind":
-                    self._tree[f"stages.{index}.{key}"] = getattr(stage, key).values()
-        self.dimensions: dict[str, tuple[Value, ...]] = {k: v for k, v in self._tree.items() if len(v) > 1}
-        self._fixed: Params = {k: v[0] for k, v in self._tree.items() if len(v) == 1}
-        self._check_every_stage()
+        self._wiring = wiring = wire(spec)
+        check_buildable(spec, wiring)
+        free = {key: wiring[key].values for key in forms_of(spec) if wiring[key].source is None}
+        self.dimensions: dict[str, tuple[Value, ...]] = {key: values for key, values in free.items() if len(values) > 1}
+        self._fixed = {key: values[0] for key, values in free.items() if len(values) == 1}
+        # What is neither free nor fixed: all that has to be worked out for a candidate.
+        self._dependent = [node for node in wiring.values() if node.source is not None or node.tests]
+        self._branches = Branches(wiring, tuple(spec.knobs or ()))
+        self._ladders = {k: ladders for k, ladders in self._branches.ladders().items() if k in self.dimensions}
+        self._inverse = Inverse(name, wiring, tuple(spec.knobs or ()))
+        self._kinds = tuple(stage.kind for stage in spec.stages)
+        self._places = [(key, *_place(key)) for key in wiring if key not in (spec.knobs or {})]
+
+    @cached_property
+    def image_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Every (height, width) that a candidate can have, the smallest first."""
+        sizes = {_size(value) for value in self._wiring["image_size"].domain}
+        return tuple(sorted(sizes, key=lambda size: (size[0] * size[1], size)))
+
+    @property
+    def image_size_max(self) -> tuple[int, int]:
+        """The largest (height, width): what networks from outside the space are set beside it at."""
+        return self.image_sizes[-1]
+
+    def relative_size(self, config: MobileViTConfig) -> float:
+        """Height of `config`'s images over the largest of the space: what a proxy's training size scales with."""
+        return config.image_size[0] / self.image_size_max[0]
 
     def digest(self) -> str:
         """sha256 over everything that decides what a parameter means; the description may change freely."""
-        content = self.spec.model_dump(mode="json", exclude={"description"})
+        # What a file does not use is left out, so that a new form changes the digest of no older file.
+        content = self.spec.model_dump(mode="json", exclude={"description"}, exclude_none=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def size(self) -> int:
-        """Number of candidates."""
-        return math.prod(len(values) for values in self.dimensions.values())
+        """Number of distinct assignments of the parameters, where one whose condition does not hold has one value.
+
+        This is the number of candidates, but for values of a knob that round to the same network.
+        """
+        return self._branches.count()
 
     def config(self, params: Mapping[str, Any]) -> MobileViTConfig:
         """The candidate that `params` spell.
@@ -58,31 +95,29 @@ class SearchSpace:
         Raises:
             InputError: for a missing, surplus or out-of-range parameter.
         """
-        if params.keys() != self.dimensions.keys():
-            odd = sorted(params.keys() ^ self.dimensions.keys())[0]
-            state = "is missing" if odd in self.dimensions else "is not a dimension of the space"
-            raise InputError(f"space {self.name}: {odd}", None, state)
         for key, value in params.items():
-            if value not in self.dimensions[key]:
-                raise InputError(f"space {self.name}: {key}", value, f"must be one of {list(self.dimensions[key])}")
-        return self._build({**self._fixed, **params})
+            if value not in self.dimensions.get(key, ()):
+                raise self._odd(params, key)
+        if len(params) != len(self.dimensions):
+            raise self._odd(params, next(key for key in self.dimensions if key not in params))
+        return self._build(self._flat(params))
 
     def params(self, config: MobileViTConfig) -> Params:
-        """The parameters that spell `config`.
+        """The parameters that spell `config`; where several do, always the same ones.
 
         Raises:
             InputError: naming the first field by which `config` lies outside the space.
         """
+        if config.image_size not in self.image_sizes:
+            shown = " or ".join(str(size) for size in self.image_sizes)
+            raise InputError("image_size", config.image_size, f"space {self.name} has {shown}")
+        kinds = tuple(stage.kind for stage in config.stages)
+        if kinds != self._kinds:
+            raise InputError("stages", list(kinds), f"space {self.name} has {list(self._kinds)}")
         flat = _flatten(config)
-        if config.image_size != self.spec.image_size:
-            raise InputError("image_size", config.image_size, f"space {self.name} has {self.spec.image_size}")
-        kinds = [stage.kind for stage in config.stages]
-        if kinds != [stage.kind for stage in self.spec.stages]:
-            raise InputError("stages", kinds, f"space {self.name} has {[stage.kind for stage in self.spec.stages]}")
-        for key, values in self._tree.items():
-            if flat[key] not in values:
-                raise InputError(key, flat[key], f"space {self.name} has {list(values)}")
-        return {key: _same(values, flat[key]) for key, values in self.dimensions.items()}
+        if not isinstance(self._wiring["image_size"].values[0], tuple):
+            flat["image_size"] = config.image_size[0]
+        return self._inverse.params(flat)
 
     def __contains__(self, config: MobileViTConfig) -> bool:
         try:
@@ -92,21 +127,32 @@ class SearchSpace:
         return True
 
     def draw(self, rng: random.Random) -> Params:
-        """Every dimension uniform and independent."""
-        return {key: rng.choice(values) for key, values in self.dimensions.items()}
+        """Every dimension uniform and independent; then spelled as `params` does."""
+        return self._canonical({key: rng.choice(values) for key, values in self.dimensions.items()})
 
     def smallest(self) -> MobileViTConfig:
-        """The corner with the fewest parameters: every number at its lowest, for no formula falls with any of them."""
-        return self._build({key: min(v) if _numeric(v) else v[0] for key, v in self._tree.items()})
+        """The candidate with the fewest parameters.
+
+        Every dimension at its lightest, for no formula falls with any number; of several branches of conditions the
+        lightest, exact up to 256 combinations of branches, beyond that for each set of connected conditions alone.
+        """
+        return self._smallest
 
     def scaled(self, params: Params, share: float) -> Params:
-        """`params` with every number moved towards its lowest: 1 leaves them, 0 gives the smallest corner's."""
+        """`params` with every number and knob moved towards its lightest: 1 leaves them, 0 gives `smallest`'s.
+
+        In between, categories stay, and what a condition looks at stays in its branch; so the number of parameters
+        of the network never falls as `share` rises.
+        """
+        if share <= 0:
+            return self.params(self._smallest)
+        if share >= 1:
+            return dict(params)
         scaled = dict(params)
-        for key, values in self.dimensions.items():
-            if _numeric(values):
-                ladder = sorted(values)
-                scaled[key] = ladder[int(share * ladder.index(params[key]))]
-        return scaled
+        for key, ladders in self._ladders.items():
+            ladder = ladders[params[key]]
+            scaled[key] = ladder[int(share * ladder.index(params[key]))]
+        return self._canonical(scaled)
 
     def distributions(self) -> dict[str, "BaseDistribution"]:
         """Optuna's view of the dimensions: integer ranges stay integers, the rest are categories."""
@@ -121,52 +167,76 @@ class SearchSpace:
                 result[key] = CategoricalDistribution(values)
         return result
 
-    def _spec_of(self, key: str) -> Any:
-        parts = key.split(".")
-        return getattr(self.spec, key) if len(parts) == 1 else getattr(self.spec.stages[int(parts[1])], parts[2])
+    def _odd(self, params: Mapping[str, Any], key: str) -> InputError:
+        if key not in self.dimensions:
+            return InputError(f"space {self.name}: {key}", None, "is not a dimension of the space")
+        if key not in params:
+            return InputError(f"space {self.name}: {key}", None, "is missing")
+        rule = f"must be one of {list(self.dimensions[key])}"
+        return InputError(f"space {self.name}: {key}", params[key], rule)
 
-    def _build(self, flat: Mapping[str, Value]) -> MobileViTConfig:
-        stages: list[dict[str, Any]] = [{"kind": stage.kind} for stage in self.spec.stages]
-        data: dict[str, Any] = {"image_size": self.spec.image_size, "stages": stages}
-        for key, value in flat.items():
-            parts = key.split(".")
-            target = data if len(parts) == 1 else stages[int(parts[1])]
-            target[parts[-1]] = value
+    def _flat(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Every field and knob, by flat name."""
+        return evaluated({**self._fixed, **params}, self._dependent)
+
+    def _canonical(self, params: Params) -> Params:
+        return self._inverse.params(self._flat(params)) if self._dependent else params
+
+    def _build(self, flat: Mapping[str, Any]) -> MobileViTConfig:
+        stages: list[dict[str, Any]] = [{"kind": kind} for kind in self._kinds]
+        data: dict[str, Any] = {"stages": stages}
+        for key, stage, name in self._places:
+            (data if stage is None else stages[stage])[name] = flat[key]
+        data["image_size"] = _size(data["image_size"])
         return parse_config(data, source=f"space {self.name}")
 
-    def _check_every_stage(self) -> None:
-        """Build each stage's corners and every (dim, heads) pair once, so that no draw can fail later.
+    @cached_property
+    def _smallest(self) -> MobileViTConfig:
+        start, choices = self._branches.lightest(), self._branches.corners()
+        if math.prod(map(len, choices)) <= _MOST_CORNERS:
+            corners = [start.copy() for _ in range(math.prod(map(len, choices)))]
+            for corner, chosen in zip(corners, itertools.product(*choices), strict=True):
+                for part in chosen:
+                    corner.update(part)
+            return self._lightest_of(corners)
+        for alternatives in choices:
+            start = min(({**start, **part} for part in alternatives), key=lambda flat: _weight(self._corner(flat)))
+        return self._corner(start)
 
-        The config's rules tie fields of one stage only; `transformer_dim` and `num_heads` are the one pair.
-        """
-        base: Params = {key: values[0] for key, values in self._tree.items()}
-        for key, values in self._tree.items():
-            for value in values:
-                flat = {**base, key: value}
-                if key.endswith((".transformer_dim", ".num_heads")):
-                    continue
-                self._build(flat)
-        for index, stage in enumerate(self.spec.stages):
-            if stage.kind != "mobilevit":
-                continue
-            dims, heads = (f"stages.{index}.transformer_dim", f"stages.{index}.num_heads")
-            for dim, head in itertools.product(self._tree[dims], self._tree[heads]):
-                self._build({**base, dims: dim, heads: head})
+    def _lightest_of(self, corners: list[dict[str, Any]]) -> MobileViTConfig:
+        configs = [self._corner(corner) for corner in corners]
+        return configs[0] if len(configs) == 1 else min(configs, key=_weight)
+
+    def _corner(self, free: Mapping[str, Any]) -> MobileViTConfig:
+        return self._build(evaluated(dict(free), self._dependent))
+
+    def _spec_of(self, key: str) -> Any:
+        if key in (self.spec.knobs or {}):
+            return (self.spec.knobs or {})[key]
+        stage, name = _place(key)
+        return getattr(self.spec if stage is None else self.spec.stages[stage], name)
 
 
-def _flatten(config: MobileViTConfig) -> Params:
-    flat: Params = {key: getattr(config, key) for key in ("stem_channels", "head_expansion", "activation")}
+def _place(key: str) -> tuple[int | None, str]:
+    """`stages.2.num_heads` -> (2, `num_heads`); `activation` -> (None, `activation`)."""
+    stage, _, name = key.rpartition(".")
+    return (int(stage.partition(".")[2]) if stage else None), name
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """A side stands for the square."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _weight(config: MobileViTConfig) -> int:
+    """Parameters with the papers' 1000 classes."""
+    return sum(op.params for op in operators(config))
+
+
+def _flatten(config: MobileViTConfig) -> dict[str, Any]:
+    flat: dict[str, Any] = {key: getattr(config, key) for key in _TOP}
     for index, stage in enumerate(config.stages):
         for key in (ConvStage if isinstance(stage, ConvStage) else MobileViTStage).model_fields:
             if key != "kind":
                 flat[f"stages.{index}.{key}"] = getattr(stage, key)
     return flat
-
-
-def _same(values: tuple[Value, ...], value: Value) -> Value:
-    """The space's own spelling of `value`, so that 4 stays 4 where the config says 4.0."""
-    return values[values.index(value)]
-
-
-def _numeric(values: tuple[Value, ...]) -> bool:
-    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)

@@ -203,6 +203,19 @@ def test_data_of_another_resolution_is_refused(digits: ImageSet) -> None:
         run(digits, default_recipe("digits"))
 
 
+def test_a_share_of_the_resolution_scales_what_the_network_sees(digits: ImageSet) -> None:
+    seen = set()
+    batches = Batches(digits, FAST, torch.device("cpu"), torch.Generator().manual_seed(0), share=0.75)
+    for images, _ in (next(batches.epoch()), next(batches.held_out(digits, 8))):
+        seen.add(tuple(images.shape[-2:]))
+    seen.add(tuple(next(batches.recalibration(32)).shape[-2:]))
+    assert seen == {(12, 12)}
+    whole = Batches(digits, FAST, torch.device("cpu"), torch.Generator().manual_seed(0), share=1.0)
+    assert next(whole.epoch())[0].shape[-2:] == (16, 16)
+    assert train(TINY, digits, FAST, seed=0, threads=1, share=1.0).top1 == run(digits).top1
+    assert train(TINY, digits, FAST, seed=0, threads=1, share=0.5).loss != run(digits).loss
+
+
 def test_candidates_costed_at_another_resolution_train_all_the_same(digits: ImageSet) -> None:
     costed = TINY.with_image_size(256)
     assert train(costed, digits, FAST, seed=0, threads=1).loss == run(digits).loss

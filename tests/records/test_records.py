@@ -154,6 +154,28 @@ def test_bad_references(folder, reference, error, message):
         resolve(reference, folder.path.parent)
 
 
+@pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"num_heads": 4', '"num_head": 4', r"31: stages.2.num_head: unknown key; did you mean 'num_heads'\?"),
+        ('"num_heads": 4', '"num_heads": 5', r"24: stages.2: transformer_dim 64 must be divisible by num_heads 5"),
+        ('"activation": "silu"', '"activation": "gelu"', r"8: activation 'gelu': input should be"),
+    ],
+)
+def test_a_mistake_in_a_config_file_has_its_line(tmp_path, name, old, new, message):
+    text = json.dumps(PRESETS["mobilevit-xxs"].model_dump(mode="json"), indent=2)
+    path = tmp_path / name
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"^config {name}:{message}"):
+        resolve(str(path), tmp_path)
+    path.write_text(text.replace(old, new, 1).replace("  ", "\t"))
+    if name == "mine.json":
+        # YAML knows no tabs, so such a file has no lines to tell.
+        with pytest.raises(InputError, match=rf"^config mine.json: {message.partition(' ')[2]}"):
+            resolve(str(path), tmp_path)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '"x"', "[" * 5000])
 def test_a_broken_config_file_is_one_line(tmp_path, text):
     path = tmp_path / "broken.json"

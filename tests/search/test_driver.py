@@ -80,9 +80,59 @@ def test_rejected_proposals_cost_no_training_and_keep_their_constraint(tmp_path)
 
 def test_presets_outside_the_space_are_trained_at_its_resolution(tmp_path):
     document = search(tmp_path / "run", space="mobilevit-mini", trials=8)
-    assert [row["name"] for row in document["baselines"]] == list(PRESETS)
+    assert [row["name"] for row in document["baselines"]] == ["mobilevit-xxs", "mobilevit-xs", "mobilevit-s"]
     assert all(row["config"]["image_size"] == [64, 64] and row["top1"] for row in document["baselines"])
     assert document["trained"] == 8
+
+
+def test_presets_of_the_other_family_are_trained_where_they_lie_inside():
+    names = make_plan(space="mobilevit-v2").presets()
+    assert set(names) == set(PRESETS)
+    assert "mobilevitv2-1.0" not in make_plan(space="mobilevit-compound").presets()
+
+
+CONDITIONAL_SPACE = """
+description: softmax or separable attention, at two resolutions
+knobs: {side: {choices: [64, 96]}, width: {choices: [0.5, 0.75, 1.0]}}
+image_size: {knob: side}
+stem_channels: 16
+head_expansion: 2
+activation: silu
+stages:
+  - {kind: conv, out_channels: {knob: width, times: 32, divisor: 8}, num_blocks: 1, stride: 2, expand_ratio: 2}
+  - kind: mobilevit
+    out_channels: 48
+    stride: 2
+    expand_ratio: 2
+    attention: {choices: [softmax, separable]}
+    transformer_dim: {choices: [32, 48, 64]}
+    num_layers: {low: 1, high: 3}
+    num_heads: {choices: [2, 4, 8], when: {attention: softmax}, otherwise: 1}
+    ffn_ratio: 2
+    patch_h: {choices: [2, 4]}
+    patch_w: {field: patch_h}
+    conv_kernel_size: 3
+"""
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_knobs_and_conditions_in_a_run_that_is_killed(tmp_path, sampler):
+    """Every sampler learns a space with conditions, proposes each network once, and carries on after a kill."""
+    path = tmp_path / "conditional.yaml"
+    path.write_text(CONDITIONAL_SPACE)
+    wanted = {"space": str(path), "sampler": sampler, "trials": 16, "final_seeds": 1, "budget": 6_000_000}
+    whole, killed, resumed = FormulaEvaluator(), FormulaEvaluator(kill_at=12), FormulaEvaluator()
+    document = search(tmp_path / "whole", whole, **wanted)
+    records = RunFolder(tmp_path / "whole").records()
+    proposed = [record.config for record in records if record.trial is not None]
+    assert {config.image_size for config in proposed} == {(64, 64), (96, 96)}
+    assert {config.stages[1].attention for config in proposed} == {"softmax", "separable"}
+    assert len(set(whole.done)) == len(whole.done) == document["trained"] == 16
+    with suppress(Killed):
+        search(tmp_path / "run", killed, **wanted)
+    again = search(tmp_path / "run", resumed, **wanted)
+    assert killed.done + resumed.done == whole.done
+    assert _without_place(again) == _without_place(document)
 
 
 def test_a_space_that_is_used_up_ends_the_run(tmp_path):
