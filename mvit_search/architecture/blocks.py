@@ -99,11 +99,11 @@ class TransformerLayer(nn.Module):
 class MobileViTBlock(nn.Module):
     """Local convolutions, a transformer over unfolded patches, fusion with the input (paper, figure 1b)."""
 
-    def __init__(self, stage: MobileViTStage, dilation: int, act: Activation) -> None:
+    def __init__(self, stage: MobileViTStage, act: Activation) -> None:
         super().__init__()
         channels, dim, kernel = stage.out_channels, stage.transformer_dim, stage.conv_kernel_size
         self.patch = (stage.patch_h, stage.patch_w)
-        self.local = ConvNorm(channels, channels, kernel_size=kernel, dilation=dilation, act=act)
+        self.local = ConvNorm(channels, channels, kernel_size=kernel, act=act)
         self.to_dim = nn.Conv2d(channels, dim, kernel_size=1, bias=False)
         self.transformer = nn.ModuleList(TransformerLayer(stage, act) for _ in range(stage.num_layers))
         self.norm = nn.LayerNorm(dim)

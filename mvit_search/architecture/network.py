@@ -82,10 +82,9 @@ def _conv_stage(channels: int, stage: ConvStage, plan: StridePlan, act: Activati
 
 
 def _mobilevit_stage(channels: int, stage: MobileViTStage, plan: StridePlan, act: Activation) -> nn.Module:
-    block = MobileViTv2Block if stage.attention == "separable" else MobileViTBlock
-    return nn.Sequential(
-        _inverted_residual(channels, stage, plan.stride, plan.entry_dilation, act), block(stage, plan.dilation, act)
-    )
+    separable = stage.attention == "separable"
+    block = MobileViTv2Block(stage, plan.dilation, act) if separable else MobileViTBlock(stage, act)
+    return nn.Sequential(_inverted_residual(channels, stage, plan.stride, plan.entry_dilation, act), block)
 
 
 def _inverted_residual(

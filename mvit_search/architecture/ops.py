@@ -1,5 +1,6 @@
-"""The closed-form operator table: config -> every operator that Core ML runs after its own fusions.
+"""The closed-form operator table: config -> every operator of its Core ML program, in the program's order.
 
+docs/operators.md sets each kind beside Core ML's, and tests/architecture/test_coreml_program.py compares row by row.
 Batch norm is folded into its convolution and dropout is gone. The transformer is laid out as the paper's
 code does it: one fused query-key-value projection, and rank-4 reshape/transpose pairs to unfold and fold.
 Everything that costs is a sum or a scan over this table; it is plain arithmetic and loads no torch.
@@ -32,9 +33,11 @@ NETWORK_INPUT = -1
 
 KINDS = (
     "conv", "linear", "matmul", "softmax", "layer_norm", "activation", "add", "sub", "mul", "div", "square", "sqrt",
-    "mean", "sum", "split", "reshape", "transpose", "concat", "resize", "cast",
+    "mean", "sum", "split", "reshape", "transpose", "concat", "resize", "cast", "batch_norm",
 )  # fmt: skip
-"""`reshape` only renames memory in most runtimes; `transpose`, `concat`, `split` and `resize` move it."""
+"""`reshape` only renames memory in most runtimes; `transpose`, `concat`, `split` and `resize` move it.
+
+A `split` is one row an output. A `batch_norm` is a group norm's scale and shift: all others are folded."""
 
 VIEWS = frozenset(("reshape", "cast"))
 """Kinds taken to move nothing: a reshape renames, and a caller may hand over and take fp16 itself."""
@@ -167,7 +170,16 @@ def require_buildable(config: MobileViTConfig, num_classes: int = 1000) -> None:
     Raises:
         InputError: naming the number of parameters and the limit.
     """
-    params = sum(len(row.names) * row.part.derive(_part_params) for row in parts(config, num_classes))
+    require_holdable(parts(config, num_classes))
+
+
+def require_holdable(placed: tuple[Placed, ...]) -> None:
+    """The same of parts that are already at hand.
+
+    Raises:
+        InputError: naming the number of parameters and the limit.
+    """
+    params = sum(len(row.names) * row.part.derive(_part_params) for row in placed)
     if params > MAX_PARAMS:
         rule = f"has {params:,} parameters; networks above {MAX_PARAMS:,} are not built"
         raise InputError("config", None, rule, "reduce widths, depths or ratios")
@@ -240,7 +252,7 @@ def stride_plan(config: MobileViTConfig, output_stride: int | None = None) -> It
     """One plan a stage. A stage that would pass `output_stride` keeps stride 1 and doubles the dilation instead.
 
     As CoreNet's `output_stride`: the first block of such a stage still has the dilation from before it, all
-    that follows has the doubled one; the fusion convolution is never dilated.
+    that follows has the doubled one; a MobileViT block is never dilated, of a MobileViTv2 block the local convolution.
 
     Raises:
         InputError: an output stride that is none of 8, 16, 32.
@@ -313,17 +325,16 @@ class Assembly:
         )  # fmt: skip
         layers = tuple([f"{block}.transformer.{layer}" for layer in range(stage.num_layers)])
         patch, kernel = (stage.patch_h, stage.patch_w), stage.conv_kernel_size
-        local = (stage.transformer_dim, kernel, plan.dilation, *patch, act)
         if stage.attention == "separable":
             if patched_map(self.shapes[-1], *patch) != self.shapes[-1]:
                 self.add(resize_in, patch, (block,))
             entry = len(self.placed) - 1
-            self.add(separable_entry, local, (block,))
+            self.add(separable_entry, (stage.transformer_dim, kernel, plan.dilation, *patch, act), (block,))
             tokens = self.add(separable_layer, (stage.ffn_dim, act), layers)
             layout: Layout = separable_exit
         else:
             entry = len(self.placed) - 1
-            self.add(softmax_entry, local, (block,))
+            self.add(softmax_entry, (stage.transformer_dim, kernel, *patch, act), (block,))
             tokens = self.add(softmax_layer, (stage.num_heads, stage.ffn_dim, act), layers)
             layout = softmax_exit
         arguments = (*self.shapes[entry], *patch, kernel, stage.fusion, act)
@@ -399,7 +410,7 @@ class Rows:
         return self.same(name, "layer_norm", x, params=2 * self.shape(x)[-1])
 
     def group_norm(self, name: str, x: int) -> int:
-        """Norm over all of (channels, pixels, patches) with a scale and shift a channel; Core ML has no such operator."""
+        """Norm over (channels, pixels, patches) with a scale and shift a channel, as Core ML spells it out."""
         shape = self.shape(x)
         one = (1, 1, 1, 1)
         y = self.add(f"{name}.split", "reshape", (x,), (1, *shape))
@@ -411,15 +422,18 @@ class Rows:
         deviation = self.same(f"{name}.deviation", "sqrt", variance)
         y = self.same(f"{name}.scale", "div", centred, deviation)
         y = self.add(f"{name}.merge", "reshape", (y,), shape)
-        y = self.same(f"{name}.weight", "mul", y, params=shape[0])
-        return self.same(f"{name}.bias", "add", y, params=shape[0])
+        if shape[0] == 1:
+            y = self.same(f"{name}.weight", "mul", y, params=1)
+            return self.same(f"{name}.bias", "add", y, params=1)
+        # Of a scale and a shift for several channels Core ML makes one batch norm, of mean 0 and variance 1.
+        return self.same(f"{name}.affine", "batch_norm", y, params=2 * shape[0])
 
     def activation(self, name: str, x: int, act: str) -> int:
         if act != "hardswish":
             return self.same(name, "activation", x)
-        # Core ML has no hard-swish: max(x, -3) * hard_sigmoid(x).
+        # Core ML has no hard-swish: with y = max(x, -3), it is y * hard_sigmoid(y).
         clipped = self.same(f"{name}.clip", "activation", x)
-        gate = self.same(f"{name}.gate", "activation", x)
+        gate = self.same(f"{name}.gate", "activation", clipped)
         return self.same(name, "mul", clipped, gate)
 
 
@@ -454,9 +468,9 @@ def inverted_residual(
     return rows.end_block(x)
 
 
-def softmax_entry(rows: Rows, dim: int, kernel: int, dilation: int, patch_h: int, patch_w: int, act: Activation) -> int:
+def softmax_entry(rows: Rows, dim: int, kernel: int, patch_h: int, patch_w: int, act: Activation) -> int:
     """MobileViT block as far as its tokens (paper, figure 1b): (C, H, W) -> (P, N, d)."""
-    x = rows.conv("local", -1, rows.shape(-1)[0], kernel=kernel, dilation=dilation)
+    x = rows.conv("local", -1, rows.shape(-1)[0], kernel=kernel)
     x = rows.activation("local.activation", x, act)
     x = rows.conv("to_dim", x, dim, norm=False)
     patched = patched_map(rows.shape(x), patch_h, patch_w)
@@ -587,24 +601,23 @@ def _fuse(rows: Rows, x: int, channels: int, kernel: int, act: Activation) -> in
 
 
 def _softmax_attention(rows: Rows, x: int, dim: int, heads: int) -> int:
-    """Multi-head self-attention among the N patches, for each of the P pixels apart."""
+    """Multi-head self-attention among the N patches, for each of the P pixels apart, in the order Core ML runs it."""
     pixels, patches, _ = rows.shape(x)
     per_head = dim // heads
     fused = rows.linear("attention.qkv", x, 3 * dim)
-    q, k, v = (_split_heads(rows, f"attention.{part}", fused, heads, per_head) for part in "qkv")
+    apart, by_head = (pixels, patches, heads, per_head), (pixels, heads, patches, per_head)
+    slices = [rows.add(f"attention.{part}.slice", "split", (fused,), (pixels, patches, dim)) for part in "qkv"]
+    q, k, v = (
+        rows.add(f"attention.{part}.split_heads", "reshape", (x,), apart) for part, x in zip("qkv", slices, strict=True)
+    )
+    if per_head > 1:  # the scale of a single channel is 1, and dropped
+        q = rows.same("attention.scale", "mul", q)
+    k = rows.add("attention.k.transpose", "transpose", (k,), by_head)
+    q = rows.add("attention.q.transpose", "transpose", (q,), by_head)
     scores = rows.matmul("attention.scores", q, k, per_head, (pixels, heads, patches, patches))
     scores = rows.same("attention.softmax", "softmax", scores)
-    x = rows.matmul("attention.weighted_sum", scores, v, patches, (pixels, heads, patches, per_head))
+    v = rows.add("attention.v.transpose", "transpose", (v,), by_head)
+    x = rows.matmul("attention.weighted_sum", scores, v, patches, by_head)
     x = rows.add("attention.merge_heads", "transpose", (x,), (pixels, patches, heads, per_head))
     x = rows.add("attention.concat_heads", "reshape", (x,), (pixels, patches, dim))
     return rows.linear("attention.out", x, dim)
-
-
-def _split_heads(rows: Rows, name: str, fused: int, heads: int, per_head: int) -> int:
-    """A third of the fused projection, split into heads: (P, N, 3d) -> (P, heads, N, d / heads); queries are scaled."""
-    pixels, patches, _ = rows.shape(fused)
-    x = rows.add(f"{name}.slice", "split", (fused,), (pixels, patches, heads * per_head))
-    x = rows.add(f"{name}.split_heads", "reshape", (x,), (pixels, patches, heads, per_head))
-    if name.endswith("q"):
-        x = rows.same("attention.scale", "mul", x)
-    return rows.add(f"{name}.transpose", "transpose", (x,), (pixels, heads, patches, per_head))

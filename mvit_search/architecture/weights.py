@@ -1,144 +1,135 @@
-"""State-dict key maps: the same weights under the names of CoreNet and of transformers.
+"""State dicts converted both ways: the same weights under the names of CoreNet, timm and transformers.
 
-The names of a library are one literal (`_CORENET`, `_TRANSFORMERS`); one walk over the config pairs them
-with ours. transformers keeps query, key and value apart, which are one matrix (`qkv`) here and in CoreNet.
+No library holds a tensor in another shape than ours; transformers' MobileViT keeps query, key and value apart, which
+are one matrix (`qkv`) everywhere else. Tensors keep their dtype and device.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mvit_search.architecture.config import ConvStage, MobileViTConfig, MobileViTStage
+from mvit_search.architecture.config import MobileViTConfig
+from mvit_search.architecture.network import MobileViT
+from mvit_search.architecture.weight_names import COUNTER, LAYOUTS, Layout, classifier_weight, layout_keys
 from mvit_search.errors import InputError
 
 _NAMES_SHOWN = 4
-_BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_WITH_BIAS = ("weight", "bias")  # a linear layer, a layer norm
 
 
-class _Names(NamedTuple):
-    """What a library calls each part. `{stage}`, `{block}`, `{layer}`: numbers, stages from `first_stage`."""
+class Conversion(NamedTuple):
+    """Converted weights; `filled` are keys of the target that the source left out: batch norms' counters, now 0."""
 
-    first_stage: int
-    # Inside a convolution with batch norm.
-    conv: str
-    norm: str
-    # An inverted residual: where it stands, and its three convolutions.
-    residual: str
-    downsample: str
-    expand: str
-    depthwise: str
-    project: str
-    # A MobileViT block and its parts.
-    block: str
-    local: str
-    to_dim: str
-    transformer: str
-    norm1: str
-    qkv: tuple[str, ...]
-    out: str
-    norm2: str
-    ffn: tuple[str, str]
-    final_norm: str
-    from_dim: str
-    fuse: str
-    # Before and after the stages.
-    stem: str
-    head: str
-    classifier: str
+    state_dict: dict[str, Tensor]
+    num_classes: int
+    filled: tuple[str, ...]
 
 
-_OURS = _Names(
-    first_stage=0, conv="conv", norm="norm",
-    residual="stages.{stage}.{block}", downsample="stages.{stage}.0",
-    expand="expand", depthwise="depthwise", project="project",
-    block="stages.{stage}.1", local="local", to_dim="to_dim",
-    transformer="transformer.{layer}", norm1="norm1", qkv=("attention.qkv",), out="attention.out",
-    norm2="norm2", ffn=("ffn.0", "ffn.2"), final_norm="norm", from_dim="from_dim", fuse="fuse",
-    stem="stem", head="head.conv", classifier="head.classifier",
-)  # fmt: skip
+class Guess(NamedTuple):
+    """The layout whose keys fit best: `matched` of its `expected` keys are there."""
 
-_CORENET = _Names(
-    first_stage=1, conv="block.conv", norm="block.norm",
-    residual="layer_{stage}.{block}.block", downsample="layer_{stage}.0.block",
-    expand="exp_1x1", depthwise="conv_3x3", project="red_1x1",
-    block="layer_{stage}.1", local="local_rep.conv_3x3", to_dim="local_rep.conv_1x1.block.conv",
-    transformer="global_rep.{layer}", norm1="pre_norm_mha.0", qkv=("pre_norm_mha.1.qkv_proj",),
-    out="pre_norm_mha.1.out_proj", norm2="pre_norm_ffn.0", ffn=("pre_norm_ffn.1", "pre_norm_ffn.4"),
-    final_norm="global_rep.{layer}", from_dim="conv_proj", fuse="fusion",
-    stem="conv_1", head="conv_1x1_exp", classifier="classifier.fc",
-)  # fmt: skip
+    layout: Layout
+    matched: int
+    expected: int
 
-_TRANSFORMERS = _Names(
-    first_stage=0, conv="convolution", norm="normalization",
-    residual="mobilevit.encoder.layer.{stage}.layer.{block}",
-    downsample="mobilevit.encoder.layer.{stage}.downsampling_layer",
-    expand="expand_1x1", depthwise="conv_3x3", project="reduce_1x1",
-    block="mobilevit.encoder.layer.{stage}", local="conv_kxk", to_dim="conv_1x1.convolution",
-    transformer="transformer.layer.{layer}", norm1="layernorm_before",
-    qkv=("attention.attention.query", "attention.attention.key", "attention.attention.value"),
-    out="attention.output.dense", norm2="layernorm_after", ffn=("intermediate.dense", "output.dense"),
-    final_norm="layernorm", from_dim="conv_projection", fuse="fusion",
-    stem="mobilevit.conv_stem", head="mobilevit.conv_1x1_exp", classifier="classifier",
-)  # fmt: skip
+
+def convert(state_dict: Mapping[str, Tensor], config: MobileViTConfig, source: Layout, target: Layout) -> Conversion:
+    """The weights of a network of that config, renamed from one layout to another.
+
+    The number of classes is what the classifier's matrix says. A missing `num_batches_tracked` becomes 0: exported
+    checkpoints often leave it out, and evaluation does not read it.
+
+    Raises:
+        UnknownNameError: a layout that is none of `LAYOUTS`.
+        InputError: missing and surplus keys, a tensor of another shape than the config says, one that holds no
+            floating-point numbers, or a network that a library has no names for.
+    """
+    old_keys, new_keys, our_keys = (layout_keys(config, layout) for layout in (source, target, "ours"))
+    _check_keys(state_dict, {key for keys in old_keys for key in keys})
+    num_classes = _num_classes(state_dict, classifier_weight(config, source))
+    shapes = _shapes(config, num_classes)
+    result: dict[str, Tensor] = {}
+    filled: list[str] = []
+    for old, new, (ours,) in zip(old_keys, new_keys, our_keys, strict=True):
+        if old[0] not in state_dict:  # a counter: nothing else passes _check_keys
+            filled += new
+            result.update({key: torch.tensor(0) for key in new})
+            continue
+        for key in old:
+            _check_tensor(key, state_dict[key], _split_shape(shapes[ours], len(old)))
+        result.update(zip(new, _rearranged([state_dict[key].detach() for key in old], old[0], len(new)), strict=True))
+    return Conversion(result, num_classes, tuple(filled))
+
+
+def guess_layout(state_dict: Mapping[str, Tensor], config: MobileViTConfig) -> Guess:
+    """The layout whose keys have most in common with those of the state dict.
+
+    Raises:
+        InputError: not half of any layout's keys are there.
+    """
+    best, best_share = Guess("ours", 0, 1), 0.0
+    for layout in LAYOUTS:
+        try:
+            expected = {key for keys in layout_keys(config, layout) for key in keys if not key.endswith(COUNTER)}
+        except InputError:  # the library has no names for this network, so these are not its weights
+            continue
+        matched = len(expected & state_dict.keys())
+        share = matched / len(expected | {key for key in state_dict if not key.endswith(COUNTER)})
+        if share > best_share:
+            best, best_share = Guess(layout, matched, len(expected)), share
+    if best_share < 0.5:
+        found = f"{best.layout} comes nearest with {best.matched} of {best.expected} keys" if best.matched else "none"
+        rule = f"its keys fit no layout of this config (known: {', '.join(LAYOUTS)}; {found})"
+        raise InputError("state_dict", None, rule, "is it the network of this config?")
+    return best
 
 
 def from_corenet(state_dict: Mapping[str, Tensor], config: MobileViTConfig) -> dict[str, Tensor]:
-    """A state dict of CoreNet's (or ml-cvnets') MobileViT under the names of `MobileViT(config)`.
-
-    Raises:
-        InputError: naming the missing and the surplus keys.
-    """
-    return _renamed(state_dict, config, _CORENET, _OURS)
+    """A state dict of CoreNet's or ml-cvnets' MobileViT(v2) under the names of `MobileViT(config)`; see `convert`."""
+    return convert(state_dict, config, "corenet", "ours").state_dict
 
 
 def to_corenet(state_dict: Mapping[str, Tensor], config: MobileViTConfig) -> dict[str, Tensor]:
-    """The state dict of `MobileViT(config)` under the names that an exported CoreNet plugin gives its parts.
+    """The state dict of `MobileViT(config)` under CoreNet's names, which an exported plugin has too; see `convert`."""
+    return convert(state_dict, config, "ours", "corenet").state_dict
 
-    Raises:
-        InputError: naming the missing and the surplus keys.
-    """
-    return _renamed(state_dict, config, _OURS, _CORENET)
+
+def from_timm(state_dict: Mapping[str, Tensor], config: MobileViTConfig) -> dict[str, Tensor]:
+    """A state dict of a timm `ByobNet` with MobileViT(v2) blocks under our names; see `convert`."""
+    return convert(state_dict, config, "timm", "ours").state_dict
+
+
+def to_timm(state_dict: Mapping[str, Tensor], config: MobileViTConfig) -> dict[str, Tensor]:
+    """The state dict of `MobileViT(config)` under the names of a timm `ByobNet`; see `convert`."""
+    return convert(state_dict, config, "ours", "timm").state_dict
 
 
 def from_transformers(state_dict: Mapping[str, Tensor], config: MobileViTConfig) -> dict[str, Tensor]:
-    """A state dict of transformers' `MobileViTForImageClassification` under the names of `MobileViT(config)`.
-
-    Raises:
-        InputError: naming the missing and the surplus keys.
-    """
-    return _renamed(state_dict, config, _TRANSFORMERS, _OURS)
+    """A state dict of transformers' `MobileViT(V2)ForImageClassification` under our names; see `convert`."""
+    return convert(state_dict, config, "transformers", "ours").state_dict
 
 
 def to_transformers(state_dict: Mapping[str, Tensor], config: MobileViTConfig) -> dict[str, Tensor]:
-    """The state dict of `MobileViT(config)` under the names of `MobileViTForImageClassification`.
-
-    Raises:
-        InputError: naming the missing and the surplus keys.
-    """
-    return _renamed(state_dict, config, _OURS, _TRANSFORMERS)
+    """The state dict of `MobileViT(config)` under the names of `MobileViT(V2)ForImageClassification`; see `convert`."""
+    return convert(state_dict, config, "ours", "transformers").state_dict
 
 
-def _renamed(
-    state_dict: Mapping[str, Tensor], config: MobileViTConfig, source: _Names, target: _Names
-) -> dict[str, Tensor]:
-    groups = list(zip(_keys(config, source), _keys(config, target), strict=True))
-    _check_keys(state_dict, {key for keys, _ in groups for key in keys})
-    result: dict[str, Tensor] = {}
-    for old, new in groups:
-        tensors = [state_dict[key] for key in old]
-        if len(old) > len(new):
-            tensors = [torch.cat(tensors)]  # (d, d) three times -> (3d, d)
-        elif len(old) < len(new):
-            tensors = [part.clone() for part in tensors[0].chunk(len(new))]
-        result.update(zip(new, tensors, strict=True))
-    return result
+def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether both hold the same keys, dtypes, shapes and bits (so a NaN equals itself)."""
+    return one.keys() == other.keys() and all(_same(tensor, other[key]) for key, tensor in one.items())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    first, second = (tensor.detach().reshape(-1).contiguous().view(torch.uint8) for tensor in (one, other))
+    return torch.equal(first, second)
 
 
 def _check_keys(state_dict: Mapping[str, Tensor], expected: set[str]) -> None:
-    missing = sorted(expected - state_dict.keys())
+    missing = sorted(key for key in expected - state_dict.keys() if not key.endswith(COUNTER))
     surplus = sorted(state_dict.keys() - expected)
     if not missing and not surplus:
         return
@@ -152,48 +143,43 @@ def _shown(keys: list[str]) -> str:
     return ", ".join(keys[:_NAMES_SHOWN]) + more
 
 
-def _keys(config: MobileViTConfig, names: _Names) -> Iterator[tuple[str, ...]]:
-    """All keys in the order of execution; a tuple of three where a library splits what is one tensor here."""
-    yield from _conv_norm(names.stem, names)
-    for index, stage in enumerate(config.stages):
-        number = index + names.first_stage
-        if isinstance(stage, ConvStage):
-            for block in range(stage.num_blocks):
-                yield from _residual(names.residual.format(stage=number, block=block), stage, names)
-        else:
-            yield from _residual(names.downsample.format(stage=number), stage, names)
-            yield from _block(names.block.format(stage=number), stage, names)
-    yield from _conv_norm(names.head, names)
-    yield from _leaves((names.classifier,), _WITH_BIAS)
+def _num_classes(state_dict: Mapping[str, Tensor], key: str) -> int:
+    shape = tuple(state_dict[key].shape)
+    if len(shape) != 2 or not shape[0]:
+        raise InputError("state_dict", key, f"has the shape {shape}, which is not (classes, channels)")
+    return shape[0]
 
 
-def _residual(place: str, stage: ConvStage | MobileViTStage, names: _Names) -> Iterator[tuple[str, ...]]:
-    if stage.expand_ratio != 1:
-        yield from _conv_norm(f"{place}.{names.expand}", names)
-    yield from _conv_norm(f"{place}.{names.depthwise}", names)
-    yield from _conv_norm(f"{place}.{names.project}", names)
+def _check_tensor(key: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != expected:
+        rule = f"has the shape {tuple(tensor.shape)}, where the config says {expected}"
+        raise InputError("state_dict", key, rule, "is it the network of this config?")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise InputError("state_dict", key, "is not a plain tensor with numbers", "save it dense")
+    if not tensor.is_floating_point() and not key.endswith(COUNTER):
+        raise InputError("state_dict", key, f"holds {tensor.dtype} and not floating-point numbers", "save it so")
 
 
-def _block(place: str, stage: MobileViTStage, names: _Names) -> Iterator[tuple[str, ...]]:
-    yield from _conv_norm(f"{place}.{names.local}", names)
-    yield from _leaves((f"{place}.{names.to_dim}",), ("weight",))
-    for layer in range(stage.num_layers):
-        inner = f"{place}.{names.transformer.format(layer=layer)}"
-        for part in (names.norm1, names.out, names.norm2, *names.ffn):
-            yield from _leaves((f"{inner}.{part}",), _WITH_BIAS)
-        yield from _leaves(tuple(f"{inner}.{part}" for part in names.qkv), _WITH_BIAS)
-    # CoreNet numbers the last layer norm as one more transformer layer.
-    yield from _leaves((f"{place}.{names.final_norm.format(layer=stage.num_layers)}",), _WITH_BIAS)
-    yield from _conv_norm(f"{place}.{names.from_dim}", names)
-    if stage.fusion:
-        yield from _conv_norm(f"{place}.{names.fuse}", names)
+def _split_shape(shape: tuple[int, ...], pieces: int) -> tuple[int, ...]:
+    """(3d, d) -> (d, d) for query, key and value apart."""
+    return (shape[0] // pieces, *shape[1:]) if pieces > 1 else shape
 
 
-def _conv_norm(place: str, names: _Names) -> Iterator[tuple[str, ...]]:
-    yield from _leaves((f"{place}.{names.conv}",), ("weight",))
-    yield from _leaves((f"{place}.{names.norm}",), _BATCH_NORM)
+def _rearranged(tensors: list[Tensor], key: str, pieces: int) -> list[Tensor]:
+    """As many tensors as the target has names; copies of the parts, so that none is a view of another."""
+    if len(tensors) == pieces:
+        return tensors
+    if len(tensors) == 1:
+        return [part.clone() for part in tensors[0].chunk(pieces)]  # (3d, d) -> (d, d) three times
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) > 1:
+        rule = f"and the tensors it is joined with hold {' and '.join(sorted(map(str, dtypes)))}"
+        raise InputError("state_dict", key, rule, "save them with one dtype")
+    return [torch.cat(tensors)]  # (d, d) three times -> (3d, d)
 
 
-def _leaves(places: tuple[str, ...], leaves: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for leaf in leaves:
-        yield tuple(f"{place}.{leaf}" for place in places)
+@lru_cache(maxsize=16)
+def _shapes(config: MobileViTConfig, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of `MobileViT(config, num_classes)`; building it leaves the random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        return {key: tuple(value.shape) for key, value in MobileViT(config, num_classes).state_dict().items()}

@@ -1,113 +1,163 @@
 """`mvit-search profile`: what a candidate costs, and where."""
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, NumClassesOption, ReferenceArgument, ResultsDirOption
-from mvit_search.cli.output import print_json, print_table, say
+from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, ResultsDirOption
+from mvit_search.cli.output import print_json, say
 
 if TYPE_CHECKING:
-    from mvit_search.architecture import MobileViTConfig
+    from mvit_search.analysis.profile_facts import NetworkProfile
+
+_MAX_CLASSES = 1_000_000
+_PIXELS = re.compile(r"(\d{1,6})(?:[xX×](\d{1,6}))?")
+_SMALLEST, _LARGEST = 16, 8192
 
 
 def profile(
-    reference: ReferenceArgument,
+    references: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REF",
+            help="Preset (mobilevit-s), config file (.yaml, .json), or RUN/NUMBER, RUN/best, RUN/knee, RUN/@5ms. "
+            "Several are put side by side.",
+        ),
+    ],
     target: Annotated[str, typer.Option(help="Device to predict or measure the latency for.")] = "iphone12",
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=16, max=8192, help="Cost it at this resolution (pixels).")
+        str | None, typer.Option("--image-size", metavar="N|HxW", help="Cost it at this resolution (pixels).")
     ] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Also print one row a block.")] = False,
+    task: Annotated[
+        str, typer.Option(metavar="TASK", help="classification, or a head on it: detection, segmentation.")
+    ] = "classification",
+    output_stride: Annotated[
+        int | None, typer.Option("--output-stride", metavar="8|16|32", help="Dilate instead of passing this stride.")
+    ] = None,
+    num_classes: Annotated[
+        int | None,
+        typer.Option("--num-classes", min=1, max=_MAX_CLASSES, help="Default: as in the papers (1000, 81 or 21)."),
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also print one row a block, with its shares.")] = False,
+    ops: Annotated[bool, typer.Option("--ops", help="Also print one row an operator.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Put several REF side by side.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Build it and cross-check with torch and fvcore.")] = False,
-    num_classes: NumClassesOption = 1000,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a picture of the architecture.")
+    ] = None,
     results_dir: ResultsDirOption = RESULTS_DIR,
     json: JsonOption = False,
 ) -> None:
-    """Show parameters, MACs, memory and latency of a network."""
-    from mvit_search.errors import WorkError
+    """Show parameters, MACs, memory and latency of a network, or of several side by side."""
+    from mvit_search.analysis.profile_facts import network_profile
+    from mvit_search.analysis.profile_page import require_page_path, write_profile_page
+    from mvit_search.architecture.tasks import task_named
     from mvit_search.latency import load_target
     from mvit_search.records import resolve
 
-    device = load_target(target)
-    found = resolve(reference, results_dir)
-    config = found.config.with_image_size(image_size) if image_size else found.config
-    document = _document(found.name, config, num_classes)
-    document["latency"] = device.latency(config, num_classes)._asdict()
-    if verify:
-        document["verification"] = _verification(config, num_classes)
+    _require_consistent(references, compare=compare, ops=ops)
+    if html:
+        require_page_path(html)
+    device, settings = load_target(target), task_named(task)
+    size = _image_size(image_size)
+    found = [resolve(reference, results_dir) for reference in references]
+    if size is None and task != "classification":
+        size = (settings.image_size, settings.image_size)
+    networks = [(row.name, row.config.with_image_size(*size) if size else row.config) for row in found]
+    profiles = [
+        network_profile(name, config, device, task=task, num_classes=num_classes, output_stride=output_stride)
+        for name, config in networks
+    ]
+    checks = [_verification(profile) for profile in profiles] if verify else []
+    if html:
+        write_profile_page(profiles, html)
     if json:
-        print_json(document)
+        print_json(_document(profiles, checks, with_ops=ops))
     else:
-        _print(document, layers)
-    if verify and not document["verification"]["ok"]:
-        raise WorkError(f"the op table of {found.name} differs from the built network; please report this config")
+        _print(profiles, checks, layers=layers, ops=ops)
+        if html:
+            say(f"wrote {html}")
+    _complain_of_differences(profiles, checks)
 
 
-def _document(name: str, config: "MobileViTConfig", num_classes: int) -> dict[str, Any]:
-    from mvit_search.architecture import operators
-    from mvit_search.profile import cost, layer_rows
+def _require_consistent(references: list[str], *, compare: bool, ops: bool) -> None:
+    from mvit_search.errors import InputError
 
-    ops = operators(config, num_classes)
-    costs = cost(config, num_classes)
-    return {
-        "name": name,
-        "digest": config.digest(),
-        "num_classes": num_classes,
-        "params": costs.params,
-        "macs": costs.macs,
-        "weight_bytes": costs.weight_bytes,
-        "peak_activation_bytes": costs.peak_activation_bytes,
-        "memory_by_stride_kib": {str(stride): kib for stride, kib in costs.memory_by_stride_kib.items()},
-        "layers": [row._asdict() for row in layer_rows(ops)],
-        "config": config.model_dump(mode="json"),
-    }
+    if compare and len(references) < 2:
+        raise InputError("--compare", None, "needs at least two references", "write profile REF --compare REF")
+    if ops and len(references) > 1:
+        raise InputError("--ops", None, "lists the operators of one network", "give one reference")
 
 
-def _verification(config: "MobileViTConfig", num_classes: int) -> dict[str, Any]:
-    from mvit_search.profile.verify import verify
+def _image_size(text: str | None) -> tuple[int, int] | None:
+    """`224` -> (224, 224); `256x192` -> (256, 192), height first."""
+    from mvit_search.errors import InputError
 
-    result = verify(config, num_classes)
+    if text is None:
+        return None
+    match = _PIXELS.fullmatch(text.strip())
+    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not _SMALLEST <= min(height, width) <= max(height, width) <= _LARGEST:
+        rule = f"must be {_SMALLEST} to {_LARGEST} pixels"
+        raise InputError("--image-size", text, rule, "write 224, or height x width like 256x192")
+    return height, width
+
+
+def _verification(profile: "NetworkProfile") -> dict[str, Any]:
+    from mvit_search.profile.verify import verify, verify_task
+
+    if profile.task == "classification":
+        result = verify(profile.config, profile.num_classes, output_stride=profile.output_stride)
+    else:
+        result = verify_task(profile.config, profile.task, profile.num_classes)
     return {**result._asdict(), "ok": result.ok}
 
 
-def _print(document: dict[str, Any], layers: bool) -> None:
-    from mvit_search._quantities import format_bytes, format_count
+def _document(
+    profiles: list["NetworkProfile"], checks: list[dict[str, Any]], *, with_ops: bool
+) -> dict[str, Any]:  # fmt: skip
+    """The first network's document; of others, each its own and its ratios to the first under `compare`."""
+    from mvit_search.analysis.profile_comparison import ratios_to_first
+    from mvit_search.analysis.profile_published import published_facts
 
-    height, width = document["config"]["image_size"]
-    latency = document["latency"]
-    by_stride = ", ".join(f"{kib:.4g} at {stride}" for stride, kib in document["memory_by_stride_kib"].items())
-    rows = [
-        ("parameters", f"{document['params']:,}", f"{document['num_classes']} classes"),
-        (
-            "MACs",
-            format_count(document["macs"]),
-            f"convolutions and matrix products, {height}x{width} px; papers say FLOPs",
-        ),
-        ("weights", format_bytes(document["weight_bytes"]), "fp16, batch norm folded"),
-        ("peak activations", format_bytes(document["peak_activation_bytes"]), "fp16, batch 1, liveness scan"),
-        ("block outputs (KiB)", "", f"{by_stride} (output stride; fp16)"),
-        (
-            "latency",
-            f"{latency['ms']:.2f} ms",
-            f"[{latency['low_ms']:.2f}, {latency['high_ms']:.2f}] {latency['source']}",
-        ),
-    ]
-    if check := document.get("verification"):
-        verdict = "equal" if check["ok"] else "DIFFERENT"
-        rows.append(
-            ("cross-check", verdict, f"module {check['params_module']:,} params, fvcore {check['macs_fvcore']:,} MACs")
-        )
-    print_table(document["name"], ("", "value", "how"), rows, left=("", "how"))
-    if layers:
-        blocks = [
-            (row["name"], "x".join(map(str, row["shape"])), str(row["stride"]), str(row["operators"]),
-             f"{row['params']:,}", format_count(row["macs"]), format_bytes(row["moved_bytes"]))
-            for row in document["layers"]
-        ]  # fmt: skip
-        print_table(
-            "blocks",
-            ("block", "output", "stride", "operators", "params", "MACs", "moved (fp16)"),
-            blocks,
-            left=("block",),
-        )
-        say("Outputs are channels x height x width; inside a transformer pixels of a patch x patches x channels.")
+    documents = []
+    for index, profile in enumerate(profiles):
+        document = profile.document(with_ops=with_ops)
+        document["published"] = [fact.document() for fact in published_facts(profile)]
+        if checks:
+            document["verification"] = checks[index]
+        documents.append(document)
+    first, *others = documents
+    if others:
+        first["compare"] = [
+            {**document, "ratio_to_first": ratios_to_first(profile, profiles[0])}
+            for document, profile in zip(others, profiles[1:], strict=True)
+        ]
+    return first
+
+
+def _print(
+    profiles: list["NetworkProfile"], checks: list[dict[str, Any]], *, layers: bool, ops: bool
+) -> None:  # fmt: skip
+    from mvit_search.cli import profile_tables as tables
+
+    if len(profiles) == 1:
+        tables.print_network(profiles[0], checks[0] if checks else None)
+    else:
+        tables.print_comparison(profiles, checks)
+    for profile in profiles:
+        if layers:
+            tables.print_layers(profile)
+        if ops:
+            tables.print_ops(profile)
+
+
+def _complain_of_differences(profiles: list["NetworkProfile"], checks: list[dict[str, Any]]) -> None:
+    from mvit_search.errors import WorkError
+
+    wrong = [profile.name for profile, check in zip(profiles, checks, strict=False) if not check["ok"]]
+    if wrong:
+        names = ", ".join(wrong)
+        raise WorkError(f"the op table of {names} differs from the built network; please report this config")

@@ -1,7 +1,8 @@
 """The operator table as six physical quantities that a latency is a non-negative sum of.
 
-Reshapes rename memory and cost nothing, and casts of the image and the logits are the caller's; activations and residual sums are taken as fused into the operator
-before them. Leaving sums out also keeps a latency from falling when a wider stage loses its residual.
+Reshapes rename memory and cost nothing, and casts of the image and the logits are the caller's; activations and
+residual sums are taken as fused into the operator before them. Leaving sums out also keeps a latency from falling
+when a wider stage loses its residual.
 
 Maps, channels first, and tokens, channels last, are told apart: the published latencies say that moving a number
 of the second kind costs several times as much, and that is what MobileViTv2 saves.
@@ -96,6 +97,8 @@ def features_of_operators(ops: Sequence[Op]) -> Features:
             tokens += op.read + op.elements - (prod(op.in_shape) if weighs else op.elements)
         elif kind == "split":
             maps += 2 * op.elements  # it reads only the slice that it writes
+        elif kind == "batch_norm":
+            maps += op.read + op.elements + op.weights // 2  # a scale, and a shift that is free like every sum
         else:
             maps += op.read + op.elements + op.weights
             resizes += kind == "resize"

@@ -1,14 +1,15 @@
 """Latency predicted from the operator table by a target's file: plain arithmetic, half a millisecond."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mvit_search.architecture import MobileViTConfig
-from mvit_search.architecture.ops import parts
+from mvit_search.architecture import MobileViTConfig, Op
+from mvit_search.architecture.ops import Part, Placed, part_operators, parts, resize_in, separable_layer
 from mvit_search.latency.base import Latency
-from mvit_search.latency.features import features
+from mvit_search.latency.features import Features, features, features_of_operators
 from mvit_search.latency.target_file import TargetFile, read_target_file
 
 
@@ -16,8 +17,8 @@ from mvit_search.latency.target_file import TargetFile, read_target_file
 class PredictedTarget:
     """A target that predicts: a non-negative sum of the features, with the interval its file describes.
 
-    At an image size that no fitted row has, the same sum extrapolates, and its source says so: the interval
-    and the error were found at the fitted sizes and vouch for no other.
+    At an image size, or for a kind of operator, that no fitted row has, the same sum extrapolates, and its source
+    says so: the interval and the error were found on the fitted rows and vouch for nothing else.
     """
 
     file: TargetFile
@@ -53,18 +54,60 @@ class PredictedTarget:
     def _fitted_sizes(self) -> frozenset[tuple[int, int]]:
         return frozenset(row.image_size for row in self.file.rows)
 
-    def _source_at(self, size: tuple[int, int]) -> str:
-        if size in self._fitted_sizes:
-            return self.source
-        fitted = " and ".join(map(_size_words, sorted(self._fitted_sizes)))
-        return f"{self.source} at {fitted} px; extrapolated to {size[0]}x{size[1]} px, error unknown"
+    @cached_property
+    def _fitted_layouts(self) -> frozenset[Callable[..., int]]:
+        """Layouts of the parts that the fitted networks are made of."""
+        configs = {row.config for row in self.file.rows}
+        return frozenset(row.part.layout for config in configs for row in parts(config))
+
+    def _source_of(self, placed: Sequence[Placed], size: tuple[int, int]) -> str:
+        source = self.source
+        resized = size not in self._fitted_sizes
+        if resized:
+            fitted = " and ".join(map(_size_words, sorted(self._fitted_sizes)))
+            source = f"{source} at {fitted} px; extrapolated to {size[0]}x{size[1]} px"
+        unknown = self._unfitted(placed)
+        if unknown:
+            source = f"{source}; no fitted row has {' or '.join(unknown)}"
+        return f"{source}, error unknown" if resized or unknown else source
+
+    def _unfitted(self, placed: Sequence[Placed]) -> list[str]:
+        """What the network has and no fitted row, in words."""
+        layouts = {row.part.layout for row in placed} - self._fitted_layouts
+        found = ["separable attention"] if separable_layer in layouts else []
+        if resize_in in layouts:
+            found.append("a resize around separable attention")
+        if placed[-1].part.layout in layouts:
+            found.append("this head")
+        if any(row.part.derive(_is_dilated) for row in placed):
+            found.append("dilation")
+        return found
 
     def latency(self, config: MobileViTConfig, num_classes: int = 1000) -> Latency:
         """Predicted latency with an interval of the file's level (80 %), as far as the file's rows reach."""
-        amounts = features(parts(config, num_classes))
-        ms = math.fsum(value * amount for value, amount in zip(self.file.values, amounts, strict=True))
+        return self.latency_of_parts(parts(config, num_classes), config.image_size)
+
+    def latency_of_parts(self, placed: Sequence[Placed], image_size: tuple[int, int]) -> Latency:
+        """The same from parts: also of a network with another head, or with dilation, as its source then says."""
+        ms = self._weigh(features(placed))
         ratio = self.file.interval.ratio
-        return Latency(ms, ms / ratio, ms * ratio, self._source_at(config.image_size), self.name, self.file.protocol)
+        source = self._source_of(placed, image_size)
+        return Latency(ms, ms / ratio, ms * ratio, source, self.name, self.file.protocol)
+
+    def ms_of_operators(self, ops: Sequence[Op]) -> float:
+        """What some operators add to a prediction: the features are sums, so the shares of a network add up to it.
+
+        `ops` is a table of its own, inputs counted from its first operator. A share has no interval: the error
+        was found on whole networks.
+        """
+        return self._weigh(features_of_operators(ops))
+
+    def _weigh(self, amounts: Features) -> float:
+        return math.fsum(value * amount for value, amount in zip(self.file.values, amounts, strict=True))
+
+
+def _is_dilated(part: Part) -> bool:
+    return any(op.dilation > 1 for op in part_operators(part))
 
 
 def _size_words(size: tuple[int, int]) -> str:

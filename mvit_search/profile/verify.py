@@ -3,6 +3,7 @@
 import logging
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from mvit_search._quantities import format_bytes
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.architecture.network import MobileViT
+from mvit_search.architecture.ops import Placed, parts
+from mvit_search.architecture.task_networks import build_task
+from mvit_search.architecture.tasks import task_parts
 from mvit_search.errors import InputError, WorkError
-from mvit_search.profile.cost import Cost, cost
+from mvit_search.profile.cost import Cost, cost_of_parts
 
 MAX_BYTES = 4 * 2**30
 """Weights and activations in fp32 that a check may take."""
@@ -24,6 +28,7 @@ _COUNTED_BY_FVCORE = ("batch_norm", "layer_norm", "group_norm", "adaptive_avg_po
 _FREE = frozenset({
     "aten::silu", "aten::relu", "aten::hardswish", "aten::add", "aten::mul", "aten::mean", "aten::chunk",
     "aten::silu_", "aten::relu_", "aten::hardswish_", "aten::softmax", "aten::split_with_sizes", "aten::sum",
+    "aten::sub",
 })  # fmt: skip
 
 
@@ -42,19 +47,36 @@ class Verification(NamedTuple):
 
 
 def verify(config: MobileViTConfig, num_classes: int = 1000, *, output_stride: int | None = None) -> Verification:
-    """Build the network, count it with torch and fvcore, and set that beside the operator table.
-
-    fvcore traces a real forward pass; torch's counter runs one on the meta device, shapes without numbers.
+    """Build the classification network, and count it with torch and fvcore beside the operator table.
 
     Raises:
         InputError: a network too large to be run for a check.
     """
-    own = cost(config, num_classes, output_stride=output_stride)
+    placed = parts(config, num_classes, output_stride=output_stride)
+    return _verify(placed, lambda: MobileViT(config, num_classes, output_stride=output_stride), config.image_size)
+
+
+def verify_task(config: MobileViTConfig, task: str, num_classes: int | None = None) -> Verification:
+    """The same of a task's network.
+
+    Raises:
+        UnknownNameError: no such task.
+        InputError: a network too large to be run for a check, or a backbone that the head cannot work with.
+    """
+    placed = task_parts(config, task, num_classes)
+    return _verify(placed, lambda: build_task(config, task, num_classes), config.image_size)
+
+
+def _verify(
+    placed: tuple[Placed, ...], build: Callable[[], torch.nn.Module], image_size: tuple[int, int]
+) -> Verification:
+    """fvcore traces a real forward pass; torch's counter runs one on the meta device, shapes without numbers."""
+    own = cost_of_parts(placed)
     _require_runnable(own)
-    model = MobileViT(config, num_classes, output_stride=output_stride).eval()
+    model = build().eval()
     params = sum(parameter.numel() for parameter in model.parameters())
-    macs_fvcore = fvcore_macs(model, config.image_size)
-    return Verification(own.params, params, own.macs, macs_fvcore, torch_macs(model.to("meta"), config.image_size))
+    macs_fvcore = fvcore_macs(model, image_size)
+    return Verification(own.params, params, own.macs, macs_fvcore, torch_macs(model.to("meta"), image_size))
 
 
 def _require_runnable(own: Cost) -> None:

@@ -1,0 +1,171 @@
+"""Checkpoint files: weights read out of safetensors and torch files of any origin, and written.
+
+Nothing a file holds is run: torch files are read with `weights_only`, which refuses pickled code.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvit_search.errors import InputError
+
+SAFETENSORS = (".safetensors",)
+TORCH = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+"""Suffixes of what `torch.save` wrote: one's own, transformers', Lightning's, timm's."""
+
+# Keys under which training programs put the weights beside optimiser and epoch, in the order they are looked for.
+_WRAPPERS = ("model_state_dict", "state_dict", "model", "module", "network")
+_EMA_WRAPPERS = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema")
+# What wrapping modules put before every name: DistributedDataParallel, torch.compile, Lightning.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
+_AVERAGED = "n_averaged"  # a counter that torch's AveragedModel keeps beside its module
+
+
+class Checkpoint(NamedTuple):
+    """The weights of a file. `unwrapped`: what was taken off to reach them; `left`: an average that stayed behind."""
+
+    state_dict: dict[str, Tensor]
+    unwrapped: tuple[str, ...]
+    left: str | None
+
+
+def require_known_suffix(field: str, path: Path) -> None:
+    """Refuse a path whose suffix is neither safetensors' nor a torch file's.
+
+    Raises:
+        InputError: naming the suffixes that are known.
+    """
+    if path.suffix not in SAFETENSORS + TORCH:
+        known = ", ".join(SAFETENSORS + TORCH)
+        raise InputError(field, str(path), f"has the suffix of no checkpoint (known: {known})", "rename it")
+
+
+def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
+    """Read a file by its suffix, and take the weights out of the usual wrappings.
+
+    `ema` takes the exponential moving average that a training checkpoint keeps beside the weights.
+
+    Raises:
+        InputError: a suffix of neither kind, a file that cannot be read, pickled code, no state dict in it, something
+            else than tensors among the weights, or no average where one was asked for.
+    """
+    if not path.is_file():
+        rule = "is a folder" if path.is_dir() else "there is no such file"
+        raise InputError("source", str(path), rule, "name the file with the weights")
+    require_known_suffix("source", path)
+    content = _read_safetensors(path) if path.suffix in SAFETENSORS else _read_torch(path)
+    return _unwrap(content, str(path), ema)
+
+
+def write_checkpoint(path: Path, state_dict: Mapping[str, Tensor]) -> None:
+    """Write weights as safetensors or as a torch file, by suffix; a reader sees the old file or the new one, whole.
+
+    Raises:
+        InputError: a suffix of neither kind, or a place that cannot be written.
+    """
+    require_known_suffix("out", path)
+    # safetensors takes no views into one memory; a clone of each is what a reader gets anyway.
+    tensors = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+               for key, tensor in state_dict.items()}  # fmt: skip
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError("out", str(path), f"cannot be written ({error.strerror})", "choose another place") from None
+    try:
+        os.close(handle)
+        _save(Path(temporary), tensors, path.suffix)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            rule = f"cannot be written ({error.strerror or error})"
+            raise InputError("out", str(path), rule, "choose another place") from None
+        raise
+
+
+def _save(path: Path, tensors: dict[str, Tensor], suffix: str) -> None:
+    if suffix in SAFETENSORS:
+        from safetensors.torch import save
+
+        data = save(tensors, metadata={"format": "pt"})  # transformers refuses files that do not say so
+        path.write_bytes(data)
+    else:
+        torch.save(tensors, path)
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError("source", str(path), f"is no whole safetensors file ({error})", "fetch it again") from None
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        # timm's training checkpoints keep their command line, an argparse.Namespace, beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise InputError("source", str(path), *_complaint(str(error))) from None
+
+
+def _complaint(message: str) -> tuple[str, str]:
+    """Rule and advice; torch explains at length how to switch the safety off, and of that one name is of use."""
+    _, refused, rest = message.partition("Unsupported global: GLOBAL ")
+    if refused:
+        advice = "save the state dict alone, or as safetensors"
+        return f"holds pickled Python objects ({rest.partition(' ')[0]}), which are not loaded", advice
+    first = message.split("\n")[0].split(". ")[0]
+    why = f" ({first})" if " " in first else ""  # some damage is told by a bare number
+    return f"is no whole torch file of tensors{why}", "fetch it again, or save a state dict"
+
+
+def _unwrap(content: object, source: str, ema: bool) -> Checkpoint:
+    unwrapped: list[str] = []
+    left = None
+    wanted, others = (_EMA_WRAPPERS, _WRAPPERS) if ema else (_WRAPPERS, _EMA_WRAPPERS)
+    while isinstance(content, Mapping):
+        inner = next((key for key in wanted if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        left = left or next((key for key in others if isinstance(content.get(key), Mapping)), None)
+        unwrapped.append(inner)
+        content = content[inner]
+        wanted = _WRAPPERS  # an average may be wrapped once more, by its own module
+    if ema and not unwrapped:
+        raise InputError("source", source, "holds no average of the weights", "leave --ema out")
+    state_dict = _tensors(content, source)
+    while prefix := _common_prefix(state_dict):
+        if _AVERAGED in state_dict:
+            unwrapped.append(_AVERAGED)
+        state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items() if key != _AVERAGED}
+        unwrapped.append(prefix)
+    return Checkpoint(state_dict, tuple(unwrapped), None if ema else left)
+
+
+def _tensors(content: object, source: str) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping) or not content:
+        kind = "nothing" if isinstance(content, Mapping) else type(content).__name__
+        raise InputError("source", source, f"holds {kind}, where a state dict is expected", "save a state dict")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            rule = f"holds {type(value).__name__} under {key!r}, where weights are expected"
+            raise InputError("source", source, rule, "save the state dict alone")
+    return dict(content)
+
+
+def _common_prefix(state_dict: Mapping[str, Any]) -> str | None:
+    keys = [key for key in state_dict if key != _AVERAGED]
+    return next((prefix for prefix in _PREFIXES if keys and all(key.startswith(prefix) for key in keys)), None)
