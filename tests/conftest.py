@@ -5,6 +5,9 @@ from hypothesis import settings
 
 from mvit_search.records import RunFolder
 from tests.run_fixtures import make_run
+from tests.timm_import import make_torchvision_importable
+
+make_torchvision_importable()
 
 # A test that fails on a busy machine says nothing about the code.
 settings.register_profile("house", deadline=None)

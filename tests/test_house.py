@@ -22,6 +22,9 @@ TORCH_FREE_FILES = (
     "architecture/config.py",
     "architecture/presets.py",
     "architecture/ops.py",
+    "architecture/layouts.py",
+    "architecture/tasks.py",
+    "architecture/published.py",
     "architecture/__init__.py",
 )
 
@@ -63,7 +66,7 @@ def test_dashboards_import_the_analysis_and_what_stands_left_of_it():
 
 @pytest.mark.parametrize("name", TORCH_FREE_FILES)
 def test_the_description_of_a_network_never_imports_its_torch_files(name):
-    torch_files = {f"mvit_search.architecture.{stem}" for stem in ("blocks", "network", "weights")}
+    torch_files = {f"mvit_search.architecture.{stem}" for stem in ("blocks", "network", "weights", "task_networks", "checkpoints")}
     for module in imports(PACKAGE / name):
         assert module.split(".")[0] != "torch"
         assert not any(module.startswith(file) for file in torch_files)
@@ -88,7 +91,16 @@ def test_importing_loads_no_torch(code, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["profile", "mobilevit-s"], ["space", "list"], ["space", "show", "mobilevit"], ["front", "demo"]],
+    [
+        ["--help"],
+        ["profile", "mobilevit-s"],
+        ["profile", "mobilevit-xs", "--task", "detection", "--layers", "--html", "page.html"],
+        ["space", "list"],
+        ["space", "show", "mobilevit"],
+        ["space", "sample", "mobilevit-mini"],
+        ["space", "check", "mobilevit-patch", "--budget", "6M"],
+        ["front", "demo"],
+    ],
     ids=" ".join,
 )
 def test_commands_that_train_nothing_load_no_torch(arguments, demo_run):
@@ -120,6 +132,7 @@ def test_content_is_found_in_a_wheel(tmp_path):
     assert (site / "mvit_search/latency/targets/iphone12.json").is_file()
     assert (site / "mvit_search/py.typed").is_file()
     assert (site / "mvit_search/analysis/report.css").is_file()
+    assert (site / "mvit_search/analysis/profile_page.css").is_file()
     assert (site / "mvit_search/_bundled/dashboards/assets/style.css").is_file()
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"

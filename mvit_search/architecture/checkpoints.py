@@ -4,8 +4,7 @@ Nothing a file holds is run: torch files are read with `weights_only`, which ref
 """
 
 import argparse
-import os
-import tempfile
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mvit_search._files import write_atomically
 from mvit_search.errors import InputError
 
 SAFETENSORS = (".safetensors",)
@@ -74,32 +74,20 @@ def write_checkpoint(path: Path, state_dict: Mapping[str, Tensor]) -> None:
     tensors = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                for key, tensor in state_dict.items()}  # fmt: skip
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        write_atomically(path, _as_bytes(tensors, path.suffix))
     except OSError as error:
-        raise InputError("out", str(path), f"cannot be written ({error.strerror})", "choose another place") from None
-    try:
-        os.close(handle)
-        _save(Path(temporary), tensors, path.suffix)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            rule = f"cannot be written ({error.strerror or error})"
-            raise InputError("out", str(path), rule, "choose another place") from None
-        raise
+        rule = f"cannot be written ({error.strerror or error})"
+        raise InputError("out", str(path), rule, "choose another place") from None
 
 
-def _save(path: Path, tensors: dict[str, Tensor], suffix: str) -> None:
+def _as_bytes(tensors: dict[str, Tensor], suffix: str) -> bytes:
     if suffix in SAFETENSORS:
         from safetensors.torch import save
 
-        data = save(tensors, metadata={"format": "pt"})  # transformers refuses files that do not say so
-        path.write_bytes(data)
-    else:
-        torch.save(tensors, path)
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
+        return bytes(save(tensors, metadata={"format": "pt"}))  # transformers refuses files that do not say so
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    return buffer.getvalue()
 
 
 def _read_safetensors(path: Path) -> object:

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mvit_search import __version__
-from mvit_search.cli import dashboard, export, front, profile, run, space
+from mvit_search.cli import dashboard, export, front, profile, run, space, weights
 from mvit_search.errors import InputError, MvitSearchError
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -28,6 +28,7 @@ app.add_typer(space.app, name="space")
 app.command("front")(front.front)
 app.command("report")(front.report)
 app.command("export")(export.export)
+app.add_typer(weights.app, name="weights")
 app.command("dashboard")(dashboard.dashboard)
 
 
