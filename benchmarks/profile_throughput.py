@@ -1,80 +1,134 @@
-"""Candidates per second that the op table profiles, against fvcore on the same configs.
+"""Candidates per second that the op table profiles, against fvcore, ptflops and torch's counter on the same configs.
 
     python benchmarks/profile_throughput.py [--quick]
 
-Both sides end with parameters and MACs; ours also gives memory. fvcore needs the built network and one traced
-forward pass; a search has a config, so the first ratio counts building, and the second leaves it out.
+Ours goes from a config to parameters, MACs, memory and latency features; theirs ends with parameters and MACs, and
+needs the built network and one forward pass (torch's counter runs on the meta device, where that is cheapest). Steady state:
+parts met before are not worked out again, so thousands of random configs are profiled first; each config that is timed
+is new and timed once. The first ratio a peer counts building its network, the second leaves that out. ptflops is a peer
+where it is installed.
 """
 
 import argparse
+import importlib.util
 import random
 import statistics
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.architecture.network import MobileViT
+from mvit_search.architecture.ops import parts
+from mvit_search.latency.features import features
 from mvit_search.profile import cost
-from mvit_search.profile.verify import fvcore_macs
+from mvit_search.profile.cost import cost_of_parts, params_of
+from mvit_search.profile.verify import fvcore_macs, torch_macs
+from mvit_search.search.proposals import draw_fitting
 from mvit_search.space import load_space
+
+_T = TypeVar("_T")
+BUDGETS = (2_000_000, 6_000_000)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="4 configs instead of 20; under 50 s on two cores")
-    count = 4 if parser.parse_args().quick else 20
+    quick = parser.parse_args().quick
     torch.set_num_threads(1)
     space, rng = load_space("mobilevit"), random.Random(0)
-    configs = [space.config(space.draw(rng)) for _ in range(count)]
 
-    for config in configs:
-        cost(config)
-    own = [median_seconds(lambda config=config: cost(config), repeats=30) for config in configs]
-    models = [MobileViT(config).eval() for config in configs]
-    built = [median_seconds(lambda config=config: MobileViT(config), repeats=1) for config in configs]
-    traced = [
-        median_seconds(lambda pair=pair: fvcore_macs(pair[0], pair[1].image_size), repeats=1)
-        for pair in zip(models, configs, strict=True)
-    ]
-    for config, model in zip(configs, models, strict=True):
-        check_equal(config, model)
+    first = [seconds(lambda config=config: profile(config)) for config in configs(space, rng, 100)]
+    for config in configs(space, rng, 5_000 if quick else 20_000):
+        profile(config)
+    own = [seconds(lambda config=config: profile(config)) for config in configs(space, rng, 1_000)]
 
-    both = [build + trace for build, trace in zip(built, traced, strict=True)]
-    print(f"{count} configs drawn from the space mobilevit (seed 0), 256 px, one thread; medians over configs")
-    print(f"{'what':<42}{'ms per candidate':>18}{'candidates / s':>16}")
-    for what, seconds in (("op table (params, MACs, memory)", own), ("fvcore on a built network", traced)):
-        print(row(what, statistics.median(seconds)))
-    print(row("fvcore, building the network included", statistics.median(both)))
-    print("parameters and MACs of both sides are equal on every config")
-    print(f"ratio op-table-vs-fvcore-from-config: {ratio(both, own):.0f}")
-    print(f"ratio op-table-vs-fvcore-on-built-network: {ratio(traced, own):.0f}")
+    print(f"space mobilevit, 256 px, 1000 classes, one thread; torch {torch.__version__}; medians over configs")
+    print(f"{'what':<66}{'ms':>10}{'per second':>14}")
+    print(row("op table and latency features, nothing remembered", statistics.median(first)))
+    print(row("op table and latency features, steady state", statistics.median(own)))
+    for budget in BUDGETS:
+        print(row(f"a config drawn inside {budget / 1e6:g} M parameters", drawing_seconds(space, budget, rng)))
 
-
-def ratio(peer: list[float], own: list[float]) -> float:
-    """Median over configs of peer time over own time."""
-    return statistics.median(theirs / ours for theirs, ours in zip(peer, own, strict=True))
-
-
-def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    compared = configs(space, rng, 4 if quick else 20)
+    built = [seconds(lambda config=config: MobileViT(config)) for config in compared]
+    models = [MobileViT(config).eval() for config in compared]
+    ratios = []
+    for peer, count in peers().items():
+        pairs = [timed(lambda pair=pair, count=count: count(*pair)) for pair in zip(models, compared, strict=True)]
+        counted = [taken for taken, _ in pairs]
+        off = max(abs(macs / cost(config).macs - 1) for (_, macs), config in zip(pairs, compared, strict=True))
+        # A fast wrong answer is worth nothing. ptflops leaves out the products inside fused attention.
+        assert off == 0 or peer == "ptflops", (peer, off)
+        whole = [build + taken for build, taken in zip(built, counted, strict=True)]
+        print(row(f"{peer} on a built network (MACs differ by {100 * off:.0f} % at most)", statistics.median(counted)))
+        print(row(f"{peer}, building the network included", statistics.median(whole)))
+        ratios += [
+            (f"op-table-vs-{peer}-from-config", statistics.median(whole) / statistics.median(own)),
+            (f"op-table-vs-{peer}-on-built-network", statistics.median(counted) / statistics.median(own)),
+        ]
+    for name, value in ratios:
+        print(f"ratio {name}: {value:.0f}")
 
 
-def check_equal(config: MobileViTConfig, model: torch.nn.Module) -> None:
-    """A fast wrong answer is worth nothing."""
-    found = cost(config)
-    assert found.params == sum(p.numel() for p in model.parameters()), config
-    assert found.macs == fvcore_macs(model, config.image_size), config
+def profile(config: MobileViTConfig) -> object:
+    """What a search asks of the table."""
+    placed = parts(config)
+    return cost_of_parts(placed), features(placed)
 
 
-def row(what: str, seconds: float) -> str:
-    return f"{what:<42}{1000 * seconds:>18.3f}{1 / seconds:>16.1f}"
+def configs(space: object, rng: random.Random, count: int) -> list[MobileViTConfig]:
+    return [space.config(space.draw(rng)) for _ in range(count)]  # type: ignore[attr-defined]
+
+
+def drawing_seconds(space: object, budget: int, rng: random.Random) -> float:
+    """Median time to draw a config of at most so many parameters, uniform and scaled down if it must be."""
+
+    def fits(config: MobileViTConfig) -> bool:
+        return params_of(config) <= budget
+
+    return statistics.median(seconds(lambda: draw_fitting(space, fits, rng)) for _ in range(500))  # type: ignore[arg-type]
+
+
+Counter = Callable[[torch.nn.Module, MobileViTConfig], float]
+
+
+def peers() -> dict[str, Counter]:
+    """Name -> function that counts a built network's MACs."""
+    found: dict[str, Counter] = {
+        "fvcore": lambda model, config: fvcore_macs(model, config.image_size),
+        "torch-counter": lambda model, config: torch_macs(model.to("meta"), config.image_size),
+    }
+    if importlib.util.find_spec("ptflops") is None:
+        print("ptflops is not installed, so it is no peer in this run")
+        return found
+    # Before torch's counter, which leaves the network on the meta device.
+    return {"ptflops": ptflops_macs, **found}
+
+
+def ptflops_macs(model: torch.nn.Module, config: MobileViTConfig) -> float:
+    from ptflops import get_model_complexity_info
+
+    macs, _ = get_model_complexity_info(
+        model, (3, *config.image_size), as_strings=False, print_per_layer_stat=False, backend="aten"
+    )
+    return float(macs)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    return timed(work)[0]
+
+
+def timed(work: Callable[[], _T]) -> tuple[float, _T]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def row(what: str, taken: float) -> str:
+    return f"{what:<66}{1000 * taken:>10.3f}{1 / taken:>14.1f}"
 
 
 if __name__ == "__main__":

@@ -30,5 +30,7 @@ def test_table_8_agrees_in_every_row(script: ModuleType) -> None:
 
 
 def test_parameters_agree_but_where_the_sources_themselves_differ(script: ModuleType) -> None:
-    odd = [line.split(" | ")[0].strip("| ") for line in script.document().splitlines() if "not the printed digit" in line]
+    odd = [
+        line.split(" | ")[0].strip("| ") for line in script.document().splitlines() if "not the printed digit" in line
+    ]
     assert odd == ["mobilevitv2-2.0", "mobilevit-xxs"]

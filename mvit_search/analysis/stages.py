@@ -60,9 +60,11 @@ def _stage_row(index: int, stage: ConvStage | MobileViTStage, output: str) -> St
         blocks = f"{stage.num_blocks} block{'s' if stage.num_blocks > 1 else ''}"
         return StageRow(str(index), "inverted residuals", output, channels, stride, expand, blocks, *[_NONE] * 6)
     layers = f"{stage.num_layers} layer{'s' if stage.num_layers > 1 else ''}"
+    separable = stage.attention == "separable"
     return StageRow(
-        str(index), "MobileViTv2" if stage.attention == "separable" else "MobileViT", output, channels, stride, expand, layers, str(stage.transformer_dim),
-        _NONE if stage.attention == "separable" else str(stage.num_heads), f"{stage.ffn_ratio:g}", f"{stage.patch_h} × {stage.patch_w}",
+        str(index), "MobileViTv2" if separable else "MobileViT", output, channels, stride, expand, layers,
+        str(stage.transformer_dim), _NONE if separable else str(stage.num_heads), f"{stage.ffn_ratio:g}",
+        f"{stage.patch_h} × {stage.patch_w}",
         str(stage.conv_kernel_size), "yes" if stage.fusion else "no",
     )  # fmt: skip
 

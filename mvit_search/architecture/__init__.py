@@ -4,8 +4,9 @@
 """
 
 from mvit_search.architecture.config import ConvStage, MobileViTConfig, MobileViTStage, parse_config
-from mvit_search.architecture.ops import Op, operators
+from mvit_search.architecture.ops import operators
 from mvit_search.architecture.presets import PRESETS, preset
+from mvit_search.architecture.rows import Op
 
 __all__ = [
     "PRESETS", "ConvStage", "MobileViTConfig", "MobileViTStage", "Op", "operators", "parse_config", "preset",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvit_search.architecture.config import Activation, MobileViTStage
-from mvit_search.architecture.ops import hidden_channels, patched_size
+from mvit_search.architecture.rows import hidden_channels, patched_size
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "silu": nn.SiLU,

@@ -32,7 +32,7 @@ class Backbone(nn.Module):
 
 
 class Head(nn.Module):
-    """1x1 convolution (none in MobileViTv2), global average pooling, dropout, classifier: (B, C, H, W) -> (B, classes)."""
+    """1x1 convolution (none in MobileViTv2), average pooling, dropout, classifier: (B, C, H, W) -> (B, classes)."""
 
     def __init__(self, config: MobileViTConfig, num_classes: int, dropout: float) -> None:
         super().__init__()

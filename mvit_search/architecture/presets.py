@@ -1,7 +1,7 @@
 """The published models: MobileViT (arXiv 2110.02178, Table 4), MobileViTv2 (arXiv 2206.02680, appendix)."""
 
 from mvit_search.architecture.config import ConvStage, MobileViTConfig, MobileViTStage
-from mvit_search.architecture.ops import make_divisible
+from mvit_search.architecture.rows import make_divisible
 from mvit_search.errors import UnknownNameError
 
 

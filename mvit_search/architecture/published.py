@@ -18,8 +18,8 @@ from math import prod
 from typing import NamedTuple
 
 from mvit_search.architecture.config import MobileViTConfig
-from mvit_search.architecture.ops import Op
 from mvit_search.architecture.presets import PRESETS
+from mvit_search.architecture.rows import Op
 from mvit_search.architecture.tasks import TASKS, task_named
 
 _V1 = "arXiv 2110.02178v2"

@@ -16,7 +16,8 @@ from operator import mul
 from typing import NamedTuple
 
 from mvit_search.architecture.config import Activation, MobileViTConfig
-from mvit_search.architecture.ops import Assembly, Layout, Op, Placed, Rows, expand, parts
+from mvit_search.architecture.ops import Assembly, Layout, Placed, expand, parts
+from mvit_search.architecture.rows import Op, Rows
 from mvit_search.errors import InputError, UnknownNameError
 
 

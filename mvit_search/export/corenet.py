@@ -13,7 +13,7 @@ import yaml
 
 from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, operators, parse_config
 from mvit_search.architecture.config import Activation
-from mvit_search.architecture.ops import make_divisible
+from mvit_search.architecture.rows import make_divisible
 from mvit_search.errors import InputError
 from mvit_search.export._base import ExportResult, export_name, require_checks, write_files
 from mvit_search.export._corenet_plugin import PLUGIN

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import NamedTuple
 
-from mvit_search.architecture.ops import Op, Part, Placed, part_operators
+from mvit_search.architecture.ops import Part, Placed, part_operators
+from mvit_search.architecture.rows import Op
 
 # A group norm's smaller steps run with the mean and the division beside them.
 _FREE = frozenset(("reshape", "cast", "activation", "add", "sub", "square", "sqrt", "div"))

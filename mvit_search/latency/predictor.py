@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from mvit_search.architecture import MobileViTConfig, Op
-from mvit_search.architecture.ops import Part, Placed, part_operators, parts, resize_in, separable_layer
+from mvit_search.architecture.layouts import resize_in, separable_layer
+from mvit_search.architecture.ops import Part, Placed, part_operators, parts
 from mvit_search.latency.base import Latency
 from mvit_search.latency.features import Features, features, features_of_operators
 from mvit_search.latency.target_file import TargetFile, read_target_file

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from mvit_search.architecture import Op
-from mvit_search.architecture.ops import NETWORK_INPUT, VIEWS, bytes_read, bytes_written
+from mvit_search.architecture.rows import NETWORK_INPUT, VIEWS, bytes_read, bytes_written
 from mvit_search.profile.memory import BYTES_PER_NUMBER
 
 

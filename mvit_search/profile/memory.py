@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from mvit_search.architecture import Op
-from mvit_search.architecture.ops import NETWORK_INPUT, VIEWS, Part, Placed, part_operators
+from mvit_search.architecture.ops import Part, Placed, part_operators
+from mvit_search.architecture.rows import NETWORK_INPUT, VIEWS
 
 BYTES_PER_NUMBER = 2
 """fp16, as Core ML's ML programs and the paper's Table 8 count."""

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
-from mvit_search.architecture.ops import make_divisible
+from mvit_search.architecture.rows import make_divisible
 from mvit_search.errors import InputError
 from mvit_search.space.schema import Choices, Range, SpaceSpec, Tie
 

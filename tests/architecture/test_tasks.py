@@ -17,8 +17,9 @@ from transformers import MobileViTForSemanticSegmentation
 
 from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, MobileViTStage, operators
 from mvit_search.architecture.network import MobileViT
-from mvit_search.architecture.ops import KINDS, expand
+from mvit_search.architecture.ops import expand
 from mvit_search.architecture.published import PUBLISHED, difference, macs_of_authors, published
+from mvit_search.architecture.rows import KINDS
 from mvit_search.architecture.task_networks import Detector, Segmenter, build_task
 from mvit_search.architecture.tasks import BOX_MAPS, TASKS, box_stages, task_operators, task_parts
 from mvit_search.architecture.weights import to_corenet

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, operators
 from mvit_search.architecture.network import MobileViT
-from mvit_search.architecture.ops import KINDS, VIEWS, bytes_read, bytes_written
+from mvit_search.architecture.rows import KINDS, VIEWS, bytes_read, bytes_written
 from mvit_search.profile import cost, layer_rows
 from mvit_search.profile.memory import peak_elements
 from mvit_search.profile.verify import verify

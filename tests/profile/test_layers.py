@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, operators
-from mvit_search.architecture.ops import bytes_read, bytes_written
+from mvit_search.architecture.rows import bytes_read, bytes_written
 from mvit_search.architecture.tasks import task_operators
 from mvit_search.profile import cost, layer_rows
 from mvit_search.profile.cost import cost_of_parts
