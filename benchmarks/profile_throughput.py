@@ -3,7 +3,7 @@
     python benchmarks/profile_throughput.py [--quick]
 
 Ours goes from a config to parameters, MACs, memory and latency features; theirs ends with parameters and MACs, and
-needs the built network and one forward pass (torch's counter runs on the meta device, where that is cheapest). Steady state:
+needs the built network and one forward pass (torch's counter on the meta device, where that is cheapest). Steady state:
 parts met before are not worked out again, so thousands of random configs are profiled first; each config that is timed
 is new and timed once. The first ratio a peer counts building its network, the second leaves that out. ptflops is a peer
 where it is installed.

@@ -18,7 +18,7 @@ def bundled(folder: str) -> Path:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text (as UTF-8) or bytes so that a reader, or a crash at any moment, sees the old file or the new, whole."""
+    """Write text (UTF-8) or bytes so that a reader, or a crash at any moment, sees the old file or the new, whole."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:

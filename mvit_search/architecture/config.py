@@ -175,7 +175,7 @@ class MobileViTConfig(_Frozen):
 
     def with_image_size(self, height: int, width: int | None = None) -> "MobileViTConfig":
         """The same network at another resolution (validated)."""
-        return parse_config({**self.model_dump(), "image_size": (height, width or height)}, source="image_size")
+        return parse_config({**self.model_dump(), "image_size": (height, width or height)}, source="config")
 
 
 def parse_config(data: object, source: str = "config") -> MobileViTConfig:
