@@ -10,7 +10,6 @@ where it is installed.
 """
 
 import argparse
-import importlib.util
 import random
 import statistics
 import time
@@ -101,8 +100,10 @@ def peers() -> dict[str, Counter]:
         "fvcore": lambda model, config: fvcore_macs(model, config.image_size),
         "torch-counter": lambda model, config: torch_macs(model.to("meta"), config.image_size),
     }
-    if importlib.util.find_spec("ptflops") is None:
-        print("ptflops is not installed, so it is no peer in this run")
+    try:
+        import ptflops  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # RuntimeError: beside a torchvision that cannot load its operators
+        print(f"ptflops is no peer in this run: it cannot be imported ({error})")
         return found
     # Before torch's counter, which leaves the network on the meta device.
     return {"ptflops": ptflops_macs, **found}
