@@ -1,17 +1,25 @@
 """Latency predicted from the operator table by a target's file: plain arithmetic, half a millisecond."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from mvit_search.architecture import MobileViTConfig, Op
-from mvit_search.architecture.layouts import resize_in, separable_layer
-from mvit_search.architecture.ops import Part, Placed, part_operators, parts
+from mvit_search.architecture.layouts import fuse, head, resize_in, separable_layer, softmax_layer
+from mvit_search.architecture.ops import Layout, Part, Placed, part_operators, parts
 from mvit_search.latency.base import Latency
 from mvit_search.latency.features import Features, features, features_of_operators
 from mvit_search.latency.target_file import TargetFile, read_target_file
+
+_ATTENTION: frozenset[Layout] = frozenset((softmax_layer, separable_layer))
+_ATTENTION_WORDS: dict[frozenset[Layout], str] = {
+    frozenset(): "a network without attention",
+    frozenset((softmax_layer,)): "softmax attention alone",
+    frozenset((separable_layer,)): "separable attention alone",
+    _ATTENTION: "softmax and separable attention together",
+}
 
 
 @dataclass(frozen=True)
@@ -52,37 +60,23 @@ class PredictedTarget:
         return f"predicted: {self.name} calibration {self.file.date[:7]}, leave-one-out MAPE {error:.1f} %"
 
     @cached_property
-    def _fitted_sizes(self) -> frozenset[tuple[int, int]]:
-        return frozenset(row.image_size for row in self.file.rows)
-
-    @cached_property
-    def _fitted_layouts(self) -> frozenset[Callable[..., int]]:
-        """Layouts of the parts that the fitted networks are made of."""
-        configs = {row.config for row in self.file.rows}
-        return frozenset(row.part.layout for config in configs for row in parts(config))
+    def _fitted(self) -> tuple[tuple[tuple[int, int], frozenset[Layout]], ...]:
+        """Image size of every fitted row, and the layouts of the parts that its network is made of."""
+        return tuple((row.image_size, _layouts(parts(row.config))) for row in self.file.rows)
 
     def _source_of(self, placed: Sequence[Placed], size: tuple[int, int]) -> str:
-        source = self.source
-        resized = size not in self._fitted_sizes
+        """The error that was found, and in what the network differs from all rows it was found on."""
+        source, layouts = self.source, _layouts(placed)
+        alike = [(of, fitted) for of, fitted in self._fitted if fitted & _ATTENTION == layouts & _ATTENTION]
+        sizes = sorted({of for of, _ in alike or self._fitted})
+        resized = size not in sizes
         if resized:
-            fitted = " and ".join(map(_size_words, sorted(self._fitted_sizes)))
+            fitted = " and ".join(map(_size_words, sizes))
             source = f"{source} at {fitted} px; extrapolated to {size[0]}x{size[1]} px"
-        unknown = self._unfitted(placed)
+        unknown = _unfitted(placed, layouts, frozenset().union(*(fitted for _, fitted in alike)))
         if unknown:
             source = f"{source}; no fitted row has {' or '.join(unknown)}"
         return f"{source}, error unknown" if resized or unknown else source
-
-    def _unfitted(self, placed: Sequence[Placed]) -> list[str]:
-        """What the network has and no fitted row, in words."""
-        layouts = {row.part.layout for row in placed} - self._fitted_layouts
-        found = ["separable attention"] if separable_layer in layouts else []
-        if resize_in in layouts:
-            found.append("a resize around separable attention")
-        if placed[-1].part.layout in layouts:
-            found.append("this head")
-        if any(row.part.derive(_is_dilated) for row in placed):
-            found.append("dilation")
-        return found
 
     def latency(self, config: MobileViTConfig, num_classes: int = 1000) -> Latency:
         """Predicted latency with an interval of the file's level (80 %), as far as the file's rows reach."""
@@ -105,6 +99,24 @@ class PredictedTarget:
 
     def _weigh(self, amounts: Features) -> float:
         return math.fsum(value * amount for value, amount in zip(self.file.values, amounts, strict=True))
+
+
+def _layouts(placed: Iterable[Placed]) -> frozenset[Layout]:
+    return frozenset(row.part.layout for row in placed)
+
+
+def _unfitted(placed: Sequence[Placed], layouts: frozenset[Layout], fitted: frozenset[Layout]) -> list[str]:
+    """What the network has and no fitted row of its kinds of attention; `fitted` is empty if there is no such row."""
+    found = [] if fitted else [_ATTENTION_WORDS[layouts & _ATTENTION]]
+    if fitted and fuse in layouts - fitted:
+        found.append("fusion around separable attention")
+    if resize_in in layouts - fitted:
+        found.append("a resize around separable attention")
+    if placed[-1].part.layout is not head:
+        found.append("this head")
+    if any(row.part.derive(_is_dilated) for row in placed):
+        found.append("dilation")
+    return found
 
 
 def _is_dilated(part: Part) -> bool:

@@ -69,9 +69,9 @@ def test_prediction_at_another_size_than_the_fitted_rows_says_so() -> None:
     at_256 = IPHONE12.latency(preset("mobilevit-s"))
     assert "extrapolated" not in at_256.source
     at_64 = IPHONE12.latency(preset("mobilevit-s").with_image_size(64))
-    assert at_64.source == f"{at_256.source} at 256 and 384 px; extrapolated to 64x64 px, error unknown"
+    assert at_64.source == f"{at_256.source} at 256 px; extrapolated to 64x64 px, error unknown"
     wide = preset("mobilevit-s").model_copy(update={"image_size": (256, 128)})
-    assert IPHONE12.latency(wide).source.endswith("at 256 and 384 px; extrapolated to 256x128 px, error unknown")
+    assert IPHONE12.latency(wide).source.endswith("at 256 px; extrapolated to 256x128 px, error unknown")
 
 
 def test_predicting_stays_under_a_few_milliseconds() -> None:
@@ -166,6 +166,26 @@ def test_more_is_never_faster(config: MobileViTConfig, from_last: int, knob: str
     stages[index] = larger(stage, knob)
     bigger = MobileViTConfig(image_size=config.image_size, stages=tuple(stages))
     assert IPHONE12.latency(bigger).ms >= IPHONE12.latency(config).ms * (1 - 1e-12)
+
+
+def test_what_no_row_has_is_named() -> None:
+    def source(config: MobileViTConfig) -> str:
+        return IPHONE12.latency(config).source
+
+    second = preset("mobilevitv2-1.0")
+    assert "fitted" not in source(second)
+    assert "fitted" not in source(preset("mobilevitv2-2.0").with_image_size(384))
+    # The one row at 384 px is a MobileViTv2: it vouches for no softmax attention there.
+    assert source(preset("mobilevit-s").with_image_size(384)).endswith(
+        "at 256 px; extrapolated to 384x384 px, error unknown"
+    )
+    last = change(second.stages[-1], fusion=True)
+    fused = second.model_copy(update={"stages": (*second.stages[:-1], last)})
+    assert source(fused).endswith("no fitted row has fusion around separable attention, error unknown")
+    mixed = second.model_copy(update={"stages": (*second.stages[:-1], preset("mobilevit-s").stages[-1])})
+    assert source(mixed).endswith("no fitted row has softmax and separable attention together, error unknown")
+    plain = MobileViTConfig(stages=preset("mobilevit-s").stages[:2])
+    assert source(plain).endswith("no fitted row has a network without attention, error unknown")
 
 
 def test_wider_is_not_faster_where_the_residual_sum_goes() -> None:
