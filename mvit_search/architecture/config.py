@@ -7,10 +7,11 @@ constructed: every rule is checked here, and the error names the field, the valu
 import hashlib
 import json
 import math
-from functools import cached_property
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -41,7 +42,8 @@ Pixels = Annotated[int, BeforeValidator(_integral), Field(ge=16, le=8192)]
 Ratio = Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)]
 # Below 1 the block would narrow, and leaving the expansion out (at 1) would cost more than having it.
 ExpandRatio = Annotated[float, Field(ge=1, le=16, allow_inf_nan=False)]
-HeadRatio = Annotated[float, Field(ge=0, le=16, allow_inf_nan=False)]
+# Adding zero makes -0.0 the 0.0 that it equals: one candidate, one digest.
+HeadRatio = Annotated[float, Field(ge=0, le=16, allow_inf_nan=False), AfterValidator(lambda ratio: ratio + 0.0)]
 Activation = Literal["silu", "relu", "hardswish"]
 Attention = Literal["softmax", "separable"]
 
@@ -145,7 +147,7 @@ class MobileViTConfig(_Frozen):
         if min(self.image_size) < self.total_stride:
             raise ValueError(
                 f"image_size {self.image_size[0]}x{self.image_size[1]} must be at least the network's total stride, "
-                f"{self.total_stride} px: the last feature map would be smaller than a pixel"
+                f"{self.total_stride} px: the last strides would have a single pixel left to halve"
             )
         return self
 
@@ -165,17 +167,19 @@ class MobileViTConfig(_Frozen):
         """One spelling for one candidate: all fields, sorted keys, no white space."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
-    @cached_property
-    def _digest(self) -> str:
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
-
     def digest(self) -> str:
         """sha256 of the canonical JSON: the candidate's identity everywhere."""
-        return self._digest
+        return _digest(self)
 
     def with_image_size(self, height: int, width: int | None = None) -> "MobileViTConfig":
         """The same network at another resolution (validated)."""
-        return parse_config({**self.model_dump(), "image_size": (height, width or height)}, source="config")
+        return parse_config({**self.model_dump(), "image_size": (height, height if width is None else width)}, source="config")
+
+
+# Kept under the value, not in the object: a changed copy of a config would carry the old one along.
+@lru_cache(maxsize=1 << 14)
+def _digest(config: MobileViTConfig) -> str:
+    return hashlib.sha256(config.canonical_json().encode()).hexdigest()
 
 
 def parse_config(data: object, source: str = "config") -> MobileViTConfig:

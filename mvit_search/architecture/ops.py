@@ -20,6 +20,7 @@ Layout = Callable[..., int]
 Arguments = tuple[int | float | str | bool | None, ...]
 
 OUTPUT_STRIDES = (8, 16, 32)
+MAX_CLASSES = 1_000_000
 MAX_PARAMS = 1_000_000_000
 """Networks above this are refused before memory is taken: a thousand times what a phone network has."""
 
@@ -86,15 +87,26 @@ def operators(config: MobileViTConfig, num_classes: int = 1000, *, output_stride
 
 
 def parts(config: MobileViTConfig, num_classes: int = 1000, *, output_stride: int | None = None) -> tuple[Placed, ...]:
-    """The same network as parts: some twenty rows, of which costs are computed.
+    """The same network as parts: some thirty rows, of which costs are computed.
 
     Raises:
-        InputError: an output stride that is none of 8, 16, 32.
+        InputError: an output stride that is none of 8, 16, 32, or a class count that no classifier has.
     """
+    require_class_count(num_classes)
     network = Assembly(config)
     network.backbone(output_stride)
     network.add(layouts.head, (config.head_channels, num_classes, config.activation), ("head",))
     return tuple(network.placed)
+
+
+def require_class_count(num_classes: int) -> None:
+    """Refuse what no classifier has.
+
+    Raises:
+        InputError: naming the bounds.
+    """
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise InputError("num_classes", num_classes, f"must be from 1 to {MAX_CLASSES:,}")
 
 
 def require_buildable(config: MobileViTConfig, num_classes: int = 1000) -> None:

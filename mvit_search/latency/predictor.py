@@ -26,8 +26,9 @@ _ATTENTION_WORDS: dict[frozenset[Layout], str] = {
 class PredictedTarget:
     """A target that predicts: a non-negative sum of the features, with the interval its file describes.
 
-    At an image size, or for a kind of operator, that no fitted row has, the same sum extrapolates, and its source
-    says so: the interval and the error were found on the fitted rows and vouch for nothing else.
+    At an image size, with a head, or with a combination of attention and fusion that no fitted row has, the same sum
+    extrapolates, and its source says so. That depths, kernels, ratios and activations differ from the rows' is not
+    said: nearly every candidate's do.
     """
 
     file: TargetFile

@@ -22,7 +22,7 @@ from mvit_search.profile.cost import Cost, cost_of_parts
 MAX_BYTES = 4 * 2**30
 """Weights and activations in fp32 that a check may take."""
 
-# Operators that hold no convolution and no matrix product: free by the counting convention of `ops.py`.
+# Operators that hold no convolution and no matrix product: free by the counting convention of `rows.py`.
 # fvcore counts something for a few of them by default, hence the zero handles.
 _COUNTED_BY_FVCORE = ("batch_norm", "layer_norm", "group_norm", "adaptive_avg_pool2d", "upsample_bilinear2d", "mean")
 _FREE = frozenset({

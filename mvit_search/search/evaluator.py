@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.data import ImageSet
-from mvit_search.errors import WorkError
+from mvit_search.errors import MvitSearchError
 from mvit_search.proxy import Recipe
 
 
@@ -48,7 +48,7 @@ class InProcessEvaluator:
                 config, self.data, self.recipe, seed=seed, device=self.device, threads=self.threads,
                 share=self.relative_size(config),
             )  # fmt: skip
-        except (WorkError, MemoryError, RuntimeError) as error:
+        except (MvitSearchError, MemoryError, RuntimeError) as error:
             # RuntimeError is torch's: out of memory, or an operator that cannot run. One candidate's, not the run's.
             reason = " ".join(str(error).split()) or type(error).__name__
             return Evaluation(None, time.perf_counter() - start, reason[:500])
