@@ -62,5 +62,6 @@ def _parse(text: str, field: str, units: dict[str, float], example: str, smalles
         raise InputError(field, text, f"has the unknown unit {match[2]!r} (known: {known})", f"write it like {example}")
     value = float(match[1]) * units[unit]
     if not smallest <= value < 1e18 or value == 0:
-        raise InputError(field, text, "must be above zero and below 1e18", f"write it like {example}")
+        least = f"at least {smallest:g}" if smallest else "above zero"
+        raise InputError(field, text, f"must be {least} and below 1e18", f"write it like {example}")
     return value

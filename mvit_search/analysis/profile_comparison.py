@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mvit_search._quantities import format_bytes, format_count
-from mvit_search.analysis.profile_facts import NetworkProfile
+from mvit_search.analysis.profile_facts import NetworkProfile, format_interval, format_kib, format_ms, interval_name
 
 _NONE = "–"
 
@@ -29,13 +29,13 @@ def comparison_rows(profiles: Sequence[NetworkProfile]) -> tuple[ComparisonRow, 
             "peak activations (fp16)", [c.peak_activation_bytes for c in costs],
             [format_bytes(c.peak_activation_bytes) for c in costs],
         ),
-        _ratios(f"{_how(profiles)} latency", [x.ms for x in latencies], [f"{x.ms:.2f} ms" for x in latencies]),
-        ComparisonRow("its interval (ms)", tuple(f"{x.low_ms:.2f} to {x.high_ms:.2f}" for x in latencies)),
+        _ratios(f"{_how(profiles)} latency", [x.ms for x in latencies], [format_ms(x.ms) for x in latencies]),
+        ComparisonRow(interval_name(latencies[0]), tuple(format_interval(x) for x in latencies)),
     ]  # fmt: skip
     strides = sorted({stride for c in costs for stride in c.memory_by_stride_kib})
     for stride in strides:
         outputs = [c.memory_by_stride_kib.get(stride) for c in costs]
-        cells = tuple(_NONE if kib is None else f"{kib:,.4g}" for kib in outputs)
+        cells = tuple(_NONE if kib is None else format_kib(kib) for kib in outputs)
         rows.append(ComparisonRow(f"largest output at stride {stride} (KiB)", cells))
     return tuple(rows)
 

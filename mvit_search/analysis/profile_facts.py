@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from mvit_search._quantities import format_bytes
 from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, MobileViTStage, Op
-from mvit_search.architecture.ops import expand, parts
+from mvit_search.architecture.ops import expand, parts, stride_plan
 from mvit_search.architecture.tasks import class_count, task_named, task_parts
 from mvit_search.errors import InputError
 from mvit_search.latency import Latency, PredictedTarget, Target
@@ -67,6 +67,20 @@ class NetworkProfile:
         return self.output_stride == task_named(self.task).output_stride
 
     @property
+    def reached_stride(self) -> int:
+        """Image pixels per pixel of the backbone's last map."""
+        return 2 * math.prod(plan.stride for plan in stride_plan(self.config, self.output_stride))
+
+    @property
+    def stride_words(self) -> str:
+        """What was asked of the output stride, and whether it changed anything; to follow other words."""
+        if self.output_stride is None:
+            return ""
+        if any(plan.dilation > 1 for plan in stride_plan(self.config, self.output_stride)):
+            return f", output stride {self.output_stride}"
+        return f"; output stride {self.output_stride} dilates nothing, the network ends at stride {self.reached_stride}"
+
+    @property
     def size_words(self) -> str:
         height, width = self.config.image_size
         return f"{height}x{width}"
@@ -83,6 +97,7 @@ class NetworkProfile:
             "task": self.task,
             "num_classes": self.num_classes,
             "output_stride": self.output_stride,
+            "reached_stride": self.reached_stride,
             "params": costs.params,
             "macs": costs.macs,
             "weight_bytes": costs.weight_bytes,
@@ -132,6 +147,29 @@ def network_profile(
     return NetworkProfile(name, config, task, classes, stride, ops, costs, latency, layers, layer_ms, printed)
 
 
+def interval_name(latency: Latency) -> str:
+    """What the ends of a latency's interval are; every target's file holds the same level."""
+    return "80 % interval" if latency.source.startswith("predicted") else "10th to 90th percentile"
+
+
+def format_ms(ms: float) -> str:
+    """7.074 -> `7.07 ms`; above ten seconds `1,759.1 s`."""
+    return f"{ms / 1e3:,.1f} s" if ms >= _MS_IN_SECONDS else f"{ms:,.2f} ms"
+
+
+def format_interval(latency: Latency) -> str:
+    """`5.78 to 8.64 ms`, both ends in the upper one's unit."""
+    if latency.high_ms >= _MS_IN_SECONDS:
+        return f"{latency.low_ms / 1e3:,.1f} to {format_ms(latency.high_ms)}"
+    return f"{latency.low_ms:,.2f} to {format_ms(latency.high_ms)}"
+
+
+def format_kib(kib: float) -> str:
+    """Four digits, and from a thousand on whole KiB: `1,048,576`."""
+    return f"{kib:,.0f}" if kib >= 1000 else f"{kib:.4g}"
+
+
+_MS_IN_SECONDS = 10_000
 _HEAD_NAMES = {"detection": "SSDLite", "segmentation": "DeepLabv3"}
 
 

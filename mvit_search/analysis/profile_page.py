@@ -16,7 +16,15 @@ from mvit_search.analysis.page import (
     write_page,
 )  # fmt: skip
 from mvit_search.analysis.profile_comparison import comparison_rows, config_differences, latency_sources
-from mvit_search.analysis.profile_facts import KIND_WORDS, NetworkProfile, block_kind, detail_words
+from mvit_search.analysis.profile_facts import (
+    KIND_WORDS,
+    NetworkProfile,
+    block_kind,
+    detail_words,
+    format_interval,
+    format_ms,
+    interval_name,
+)  # fmt: skip
 from mvit_search.analysis.profile_picture import picture_svg
 from mvit_search.analysis.profile_published import PUBLISHED_COLUMNS, published_facts
 from mvit_search.errors import InputError
@@ -50,13 +58,18 @@ def require_page_path(path: Path) -> None:
     """Say early what would fail late: before a network is measured or verified.
 
     Raises:
-        InputError: another suffix than .html or .htm, or a folder that is not there.
+        InputError: another suffix than .html or .htm, or a folder that is not there or may not be entered.
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError("--html", str(path), "must end in .html", "name the page to write")
-    if path.is_dir():
+    try:
+        is_folder, has_folder = path.is_dir(), path.parent.is_dir()
+    except OSError as error:  # a folder on the way that may not be entered
+        rule = f"cannot be written ({error.strerror or error})"
+        raise InputError("--html", str(path), rule, "choose another place") from None
+    if is_folder:
         raise InputError("--html", str(path), "is a folder", "name the page to write")
-    if not path.parent.is_dir():
+    if not has_folder:
         raise InputError("--html", str(path), "is in a folder that does not exist", f"make {str(path.parent)!r} first")
 
 
@@ -108,8 +121,7 @@ def _network(profile: NetworkProfile, identifier: str) -> str:
 
 
 def _what(profile: NetworkProfile) -> str:
-    stride = f", output stride {profile.output_stride}" if profile.output_stride else ""
-    return f"{profile.task}, {profile.size_words} px, {profile.num_classes} classes{stride}"
+    return f"{profile.task}, {profile.size_words} px, {profile.num_classes} classes{profile.stride_words}"
 
 
 def _tiles(profile: NetworkProfile) -> str:
@@ -119,8 +131,8 @@ def _tiles(profile: NetworkProfile) -> str:
         ("Parameters", f"{costs.params:,}", f"{format_bytes(costs.weight_bytes)} of weights (fp16)"),
         ("MACs", format_count(costs.macs), "multiply-adds; papers print them as FLOPs"),
         ("Peak activations", format_bytes(costs.peak_activation_bytes), "fp16, one image"),
-        (f"Latency, {latency.target}", f"{latency.ms:.2f} ms",
-         f"{how}; interval {latency.low_ms:.2f} to {latency.high_ms:.2f}"),
+        (f"Latency, {latency.target}", format_ms(latency.ms),
+         f"{how}; {interval_name(latency)} {format_interval(latency)}"),
     )  # fmt: skip
     drawn = "".join(
         f"<div><dt>{escape(label)}</dt><dd><strong>{escape(value)}</strong><span>{escape(note)}</span></dd></div>"

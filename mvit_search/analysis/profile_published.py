@@ -59,17 +59,22 @@ def published_facts(profile: NetworkProfile) -> tuple[PublishedFact, ...]:
 
 def _facts_of(row: Published, profile: NetworkProfile) -> tuple[PublishedFact, ...]:
     gap = difference(row, profile.costs.params, profile.costs.macs)
-    agrees = "agrees to the printed digit" if gap.params_agree else "not within the printed digit"
-    facts = [PublishedFact("params_m", profile.costs.params / 1e6, row.params_m, row.source, agrees)]
+    note = _rounded(gap.params_agree)
+    facts = [PublishedFact("params_m", profile.costs.params / 1e6, row.params_m, row.source, note)]
     if row.macs_g is not None:
-        agrees = "agrees to the printed digit" if gap.macs_agree else "not within the printed digit"
-        facts.append(PublishedFact("macs_g", profile.costs.macs / 1e9, row.macs_g, row.source, agrees))
+        note = _rounded(bool(gap.macs_agree))
+        facts.append(PublishedFact("macs_g", profile.costs.macs / 1e9, row.macs_g, row.source, note))
         counted = macs_of_authors(profile.ops)
         if counted != profile.costs.macs and not gap.macs_agree:
             note = "theirs takes attention as linear in the patches"
             facts.append(PublishedFact("macs_g_as_authors_count", counted / 1e9, row.macs_g, row.source, note))
     note = "takes a full training, not computed here"
     return (*facts, PublishedFact(f"{row.metric}_percent", None, row.score, row.source, note))
+
+
+def _rounded(agrees: bool) -> str:
+    """0.465 beside a printed 0.5 is 7 % off, and all that the print can tell."""
+    return "equal when rounded as printed" if agrees else "differs when rounded as printed"
 
 
 def _latency_fact(printed: PrintedLatency, profile: NetworkProfile) -> PublishedFact:

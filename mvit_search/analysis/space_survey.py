@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -14,7 +14,10 @@ from mvit_search.space import Params, SearchSpace
 
 DEFAULT_DRAWS = 400
 MOST_DRAWS = 100_000
-_ATTEMPTS = 200
+ATTEMPTS = 200
+_MOST_LISTED = 20_000
+"""Spaces of up to so many combinations are listed where draws find nothing new; a combination takes some 100 us."""
+_EXTRAPOLATED = "extrapolated"
 _Z_95 = 1.959963984540054
 
 
@@ -84,8 +87,11 @@ class Survey(NamedTuple):
     @property
     def source_text(self) -> str:
         """One phrase on how the latencies are known."""
-        first, *others = self.sources
-        return f"{first}; likewise at {len(others)} other image sizes" if len(others) > 1 else "; ".join(self.sources)
+        beyond = {drawn.config.image_size for drawn in self.draws if _EXTRAPOLATED in drawn.latency.source}
+        if len(beyond) < 3:
+            return "; ".join(self.sources)
+        first = next(source for source in self.sources if _EXTRAPOLATED in source)
+        return f"{first}; likewise at {len(beyond) - 1} other image sizes"
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -99,9 +105,7 @@ def survey(space: SearchSpace, target: Target, draws: int, seed: int = 0, num_cl
     Raises:
         InputError: the target measures, which would take a run of each network.
     """
-    if target.measured:
-        rule = "measures, and a survey needs the latency of hundreds of networks"
-        raise InputError("--target", target.name, rule, "give a target that predicts, such as iphone12")
+    _require_predicting(target)
     rng = random.Random(seed)
     found = tuple(_drawn(space.draw(rng), space, target, num_classes) for _ in range(draws))
     presets = tuple((name, _costed({}, config, target, num_classes)) for name, config in presets_inside(space).items())
@@ -112,23 +116,28 @@ def presets_inside(space: SearchSpace) -> dict[str, MobileViTConfig]:
     """The published networks that lie in `space`, as published or else at its largest resolution."""
     found = {}
     for name, config in PRESETS.items():
-        sized = config if config in space else config.with_image_size(*space.image_size_max)
-        if sized in space:
-            found[name] = sized
+        if config in space:
+            found[name] = config
+        elif min(space.image_size_max) >= config.total_stride:
+            sized = config.with_image_size(*space.image_size_max)
+            found |= {name: sized} if sized in space else {}
     return found
 
 
 def sample(
     space: SearchSpace, target: Target, count: int, seed: int = 0, budget: int | None = None, num_classes: int = 1000
 ) -> list[Drawn]:
-    """`count` different candidates; fewer where the space seems to hold no more.
+    """`count` different candidates; all of them where a space that `is_listed` holds fewer.
+
+    Of a larger space, fewer mean that `ATTEMPTS` draws one after the other found nothing new.
 
     With a `budget` (parameters) they spread evenly from the smallest candidate to it, as a search's first generation
     does; without one they are uniform draws.
 
     Raises:
-        InputError: nothing in the space is within the budget.
+        InputError: nothing in the space is within the budget, or the target measures, as in `survey`.
     """
+    _require_predicting(target)
     rng = random.Random(seed)
     seen: set[str] = set()
     propose = _new if budget is None else _proposals_within(space, budget, num_classes)
@@ -140,7 +149,16 @@ def sample(
         drawn = _drawn(params, space, target, num_classes)
         seen.add(drawn.config.digest())
         found.append(drawn)
+    if len(found) < count and is_listed(space):
+        left = [_drawn(params, space, target, num_classes) for params in _listed(space, seen)]
+        left = [drawn for drawn in left if budget is None or drawn.params <= budget]
+        found += rng.sample(left, min(len(left), count - len(found)))
     return found
+
+
+def is_listed(space: SearchSpace) -> bool:
+    """Whether `sample` lists the space where draws find nothing new, so that it misses no candidate."""
+    return space.box_size <= _MOST_LISTED
 
 
 def amount(drawn: Drawn, name: str) -> float:
@@ -175,6 +193,12 @@ def telling_dimensions(found: Survey, most: int) -> list[str]:
     return [key for key in dimensions if key in chosen]
 
 
+def _require_predicting(target: Target) -> None:
+    if target.measured:
+        rule = "measures, and a survey needs the latency of hundreds of networks"
+        raise InputError("--target", target.name, rule, "give a target that predicts, such as iphone12")
+
+
 def _proposals_within(
     space: SearchSpace, budget: int, num_classes: int
 ) -> Callable[[SearchSpace, set[str], random.Random], Params | None]:
@@ -183,12 +207,21 @@ def _proposals_within(
 
     limits = Limits(budget, num_classes)
     limits.check_reachable(space)
-    return lambda space, seen, rng: unseen(space, limits, seen, rng)
+    return lambda space, seen, rng: unseen(space, limits, seen, rng, ATTEMPTS)
+
+
+def _listed(space: SearchSpace, seen: set[str]) -> Iterator[Params]:
+    """Every candidate that has not been seen, once; what it gives has been seen then."""
+    for params in space.assignments():
+        digest = space.config(params).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield params
 
 
 def _new(space: SearchSpace, seen: set[str], rng: random.Random) -> Params | None:
     """A uniform draw that has not been seen; None if none turned up."""
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         params = space.draw(rng)
         if space.config(params).digest() not in seen:
             return params

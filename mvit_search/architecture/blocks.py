@@ -1,6 +1,7 @@
 """The building blocks as `nn.Module`s, in the order the network needs them; shapes in comments.
 
-Module names are those of the operators in `layouts.py`, but for sequences. B = batch, P = pixels of a patch, N = patches, d = dim.
+Module names are those of the operators in `layouts.py`, but for sequences.
+B = batch, P = pixels of a patch, N = patches, d = dim.
 """
 
 import torch

@@ -5,6 +5,8 @@ Nothing a file holds is run: torch files are read with `weights_only`, which ref
 
 import argparse
 import io
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,10 @@ _EMA_WRAPPERS = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 _AVERAGED = "n_averaged"  # a counter that torch's AveragedModel keeps beside its module
 
+# How files begin: a zip archive, which torch.save writes today; what it wrote before; any pickle since protocol 2.
+_ZIP, _OLD_TORCH, _PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 ", b"\x80"
+_REFUSED = re.compile(r"unsupported global:? (?:GLOBAL )?(\S+)", re.IGNORECASE)
+
 
 class Checkpoint(NamedTuple):
     """The weights of a file. `unwrapped`: what was taken off to reach them; `left`: an average that stayed behind."""
@@ -46,7 +52,7 @@ def require_known_suffix(field: str, path: Path) -> None:
         raise InputError(field, str(path), f"has the suffix of no checkpoint (known: {known})", "rename it")
 
 
-def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, ema: bool = False) -> Checkpoint:
     """Read a file by its suffix, and take the weights out of the usual wrappings.
 
     `ema` takes the exponential moving average that a training checkpoint keeps beside the weights.
@@ -55,20 +61,21 @@ def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
         InputError: a suffix of neither kind, a file that cannot be read, pickled code, no state dict in it, something
             else than tensors among the weights, or no average where one was asked for.
     """
-    if not path.is_file():
-        rule = "is a folder" if path.is_dir() else "there is no such file"
-        raise InputError("source", str(path), rule, "name the file with the weights")
+    path = Path(path)
+    require_file(path)
     require_known_suffix("source", path)
+    _require_content_of_suffix(path)
     content = _read_safetensors(path) if path.suffix in SAFETENSORS else _read_torch(path)
     return _unwrap(content, str(path), ema)
 
 
-def write_checkpoint(path: Path, state_dict: Mapping[str, Tensor]) -> None:
+def write_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
     """Write weights as safetensors or as a torch file, by suffix; a reader sees the old file or the new one, whole.
 
     Raises:
         InputError: a suffix of neither kind, or a place that cannot be written.
     """
+    path = Path(path)
     require_known_suffix("out", path)
     # safetensors takes no views into one memory; a clone of each is what a reader gets anyway.
     tensors = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -78,6 +85,37 @@ def write_checkpoint(path: Path, state_dict: Mapping[str, Tensor]) -> None:
     except OSError as error:
         rule = f"cannot be written ({error.strerror or error})"
         raise InputError("out", str(path), rule, "choose another place") from None
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is no file, before anything else is asked of it.
+
+    Raises:
+        InputError: a folder, no file there, or a folder on the way that may not be entered.
+    """
+    try:
+        if path.is_file():
+            return
+        rule = "is a folder" if path.is_dir() else "there is no such file"
+    except OSError as error:
+        rule = f"cannot be read ({error.strerror or error})"
+    raise InputError("source", str(path), rule, "name the file with the weights")
+
+
+def _require_content_of_suffix(path: Path) -> None:
+    """Refuse a file of one kind under a suffix of the other; what is of neither kind is for its reader to refuse."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_OLD_TORCH))
+        size = path.stat().st_size
+    except OSError as error:
+        rule = f"cannot be read ({error.strerror or error})"
+        raise InputError("source", str(path), rule, "name the file with the weights") from None
+    if path.suffix in SAFETENSORS and start.startswith((_ZIP, _OLD_TORCH)):
+        raise InputError("source", str(path), "is a torch file", f"rename it to {TORCH[0]}")
+    # A safetensors file begins with the length of its JSON header, 8 bytes.
+    if path.suffix in TORCH and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
+        raise InputError("source", str(path), "is a safetensors file", f"rename it to {SAFETENSORS[0]}")
 
 
 def _as_bytes(tensors: dict[str, Tensor], suffix: str) -> bytes:
@@ -103,21 +141,33 @@ def _read_safetensors(path: Path) -> object:
 def _read_torch(path: Path) -> object:
     try:
         # timm's training checkpoints keep their command line, an argparse.Namespace, beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what matters of it is in the error
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError("source", str(path), *_complaint(str(error))) from None
+        raise InputError("source", str(path), *_complaint(str(error), path)) from None
 
 
-def _complaint(message: str) -> tuple[str, str]:
+def _complaint(message: str, path: Path) -> tuple[str, str]:
     """Rule and advice; torch explains at length how to switch the safety off, and of that one name is of use."""
-    _, refused, rest = message.partition("Unsupported global: GLOBAL ")
-    if refused:
+    if more := _more_than_tensors(message, path):
         advice = "save the state dict alone, or as safetensors"
-        return f"holds pickled Python objects ({rest.partition(' ')[0]}), which are not loaded", advice
+        return f"holds more than tensors ({more}) and is not read, for safety (weights_only)", advice
     first = message.split("\n")[0].split(". ")[0]
     why = f" ({first})" if " " in first else ""  # some damage is told by a bare number
     return f"is no whole torch file of tensors{why}", "fetch it again, or save a state dict"
+
+
+def _more_than_tensors(message: str, path: Path) -> str | None:
+    """What torch refused to load, if it refused a whole file rather than met a damaged one."""
+    if refused := _REFUSED.search(message):
+        return refused[1].rstrip(".,")
+    if "TorchScript" in message:
+        return "a TorchScript program"
+    with path.open("rb") as file:
+        start = file.read(len(_OLD_TORCH))
+    is_pickle = start.startswith(_PICKLE) and not start.startswith(_OLD_TORCH)
+    return "a pickle that torch.save did not write" if is_pickle else None
 
 
 def _unwrap(content: object, source: str, ema: bool) -> Checkpoint:

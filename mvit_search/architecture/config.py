@@ -7,6 +7,7 @@ constructed: every rule is checked here, and the error names the field, the valu
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +22,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mvit_search.errors import InputError
 
@@ -31,6 +33,16 @@ MAX_HEAD_CHANNELS = 960
 def _integral(value: Any) -> Any:
     """4.0 and 4 are the same candidate, whichever of them a YAML file says."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _square(value: Any) -> Any:
+    """A side stands for the square."""
+    return (value, value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _broken(field: str, rule: str) -> PydanticCustomError:
+    """A rule between fields, and the one of them to mend."""
+    return PydanticCustomError("rule", "{rule}", {"rule": rule, "field": field})
 
 
 # The upper bounds are far outside anything mobile: they refuse absurd sizes before memory is taken.
@@ -100,13 +112,16 @@ class MobileViTStage(_Frozen):
     @model_validator(mode="after")
     def _buildable(self) -> Self:
         if self.attention == "separable" and self.num_heads != 1:
-            raise ValueError(f"num_heads {self.num_heads} must be 1 or left out: separable attention has no heads")
+            rule = f"num_heads {self.num_heads} must be 1 or left out: separable attention has no heads"
+            raise _broken("num_heads", rule)
         if self.transformer_dim % self.num_heads:
-            raise ValueError(f"transformer_dim {self.transformer_dim} must be divisible by num_heads {self.num_heads}")
+            rule = f"transformer_dim {self.transformer_dim} must be divisible by num_heads {self.num_heads}"
+            raise _broken("num_heads" if "num_heads" in self.model_fields_set else "transformer_dim", rule)
         if self.conv_kernel_size % 2 == 0:
-            raise ValueError(f"conv_kernel_size {self.conv_kernel_size} must be odd")
+            raise _broken("conv_kernel_size", f"conv_kernel_size {self.conv_kernel_size} must be odd")
         if self.ffn_dim < 1:
-            raise ValueError(f"ffn_ratio {self.ffn_ratio} of transformer_dim {self.transformer_dim} leaves no channel")
+            rule = f"ffn_ratio {self.ffn_ratio} of transformer_dim {self.transformer_dim} leaves no channel"
+            raise _broken("ffn_ratio", rule)
         return self
 
     @property
@@ -136,7 +151,7 @@ class MobileViTConfig(_Frozen):
     are not part of a candidate: they go to `MobileViT(config, num_classes, output_stride=...)`.
     """
 
-    image_size: Annotated[tuple[Pixels, Pixels], Field(strict=False)] = (256, 256)
+    image_size: Annotated[tuple[Pixels, Pixels], BeforeValidator(_square), Field(strict=False)] = (256, 256)
     stem_channels: Channels = 16
     head_expansion: HeadRatio = 4.0
     activation: Activation = "silu"
@@ -145,9 +160,10 @@ class MobileViTConfig(_Frozen):
     @model_validator(mode="after")
     def _large_enough_input(self) -> Self:
         if min(self.image_size) < self.total_stride:
-            raise ValueError(
+            raise _broken(
+                "image_size",
                 f"image_size {self.image_size[0]}x{self.image_size[1]} must be at least the network's total stride, "
-                f"{self.total_stride} px: the last strides would have a single pixel left to halve"
+                f"{self.total_stride} px: the last strides would have a single pixel left to halve",
             )
         return self
 
@@ -173,13 +189,18 @@ class MobileViTConfig(_Frozen):
 
     def with_image_size(self, height: int, width: int | None = None) -> "MobileViTConfig":
         """The same network at another resolution (validated)."""
-        return parse_config({**self.model_dump(), "image_size": (height, height if width is None else width)}, source="config")
+        return parse_config(
+            {**self.model_dump(), "image_size": (height, height if width is None else width)}, source="config"
+        )
 
 
 # Kept under the value, not in the object: a changed copy of a config would carry the old one along.
 @lru_cache(maxsize=1 << 14)
 def _digest(config: MobileViTConfig) -> str:
     return hashlib.sha256(config.canonical_json().encode()).hexdigest()
+
+
+_LEVELS = {"<conv>": list(ConvStage.model_fields), "<mobilevit>": list(MobileViTStage.model_fields)}
 
 
 def parse_config(data: object, source: str = "config") -> MobileViTConfig:
@@ -195,7 +216,7 @@ def parse_config(data: object, source: str = "config") -> MobileViTConfig:
     try:
         return MobileViTConfig.model_validate(data)
     except ValidationError as error:
-        raise validation_input_error(error, source, known_fields(MobileViTConfig, ConvStage, MobileViTStage)) from None
+        raise validation_input_error(error, source, list(MobileViTConfig.model_fields), _LEVELS) from None
 
 
 def known_fields(*models: type[BaseModel]) -> list[str]:
@@ -203,27 +224,62 @@ def known_fields(*models: type[BaseModel]) -> list[str]:
     return sorted({name for model in models for name in model.model_fields})
 
 
-def validation_input_error(error: ValidationError, source: str, known: list[str]) -> InputError:
-    """The first problem of a pydantic error as one line; the nearest field name for a misspelt key."""
-    from difflib import get_close_matches
+def validation_input_error(
+    error: ValidationError, source: str, known: list[str], levels: Mapping[str, list[str]] | None = None
+) -> InputError:
+    """The first problem of a pydantic error as one line; the nearest field name for a misspelt key.
 
+    Args:
+        known: the keys of the outermost mapping, or of all.
+        levels: the keys of the mappings inside, by the tag of the union's member that was meant.
+    """
     # An unknown key explains a missing one, so it goes first.
     problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
     first = problems[0]
-    # The parts that only say which member of a union was meant are no fields.
-    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<"))
-    field = f"{source}: {path}" if path else source
     more = f"{len(problems) - 1} more problem(s) after this one" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        near = get_close_matches(str(first["loc"][-1]), known, n=1)
-        return InputError(
-            field, None, "unknown key", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        )
+        rule, advice = _unknown_key(first["loc"], known, levels or {})
+        return InputError(_path(source, first["loc"]), None, rule, advice)
+    if "image_size" in first["loc"] and first["type"] in ("tuple_type", "too_long", "too_short", "missing"):
+        rule = "must be height and width in pixels, as [256, 256], or one number for a square"
+        return InputError(_path(source, first["loc"][: first["loc"].index("image_size") + 1]), None, rule, more)
+    # A rule between fields is found at what holds them.
+    field = _path(source, (*first["loc"], *filter(None, [first.get("ctx", {}).get("field")])))
     if first["type"] == "union_tag_invalid":
         kind = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
         return InputError(f"{field}.kind", kind, "must be 'conv' or 'mobilevit'", more)
-    if first["type"] == "missing":
-        return InputError(field, None, "is required", more)
-    rule = first["msg"].removeprefix("Value error, ")
     value = first["input"] if not isinstance(first["input"], (dict, list, tuple)) else None
-    return InputError(field, value, rule[0].lower() + rule[1:], more)
+    return InputError(field, None if first["type"] == "missing" else value, _rule(first), more)
+
+
+def _path(source: str, loc: Sequence[int | str]) -> str:
+    """`config: stages.2.num_heads`."""
+    # The parts that only say which member of a union was meant are no fields.
+    path = ".".join(str(part) for part in loc if not str(part).startswith("<"))
+    return f"{source}: {path}" if path else source
+
+
+def _unknown_key(loc: Sequence[int | str], known: list[str], levels: Mapping[str, list[str]]) -> tuple[str, str]:
+    """Rule and advice; a key of the other kind of stage is not misspelt, so none is put in its place."""
+    from difflib import get_close_matches
+
+    key, tag = str(loc[-1]), str(loc[-2]) if len(loc) > 1 else ""
+    here = levels.get(tag, known)
+    if tag in ("<conv>", "<mobilevit>") and any(key in fields for fields in levels.values()):
+        return f"a {tag[1:-1]} stage has no {key}", f"it has {', '.join(here)}"
+    near = get_close_matches(key, here, n=1)
+    return "unknown key", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(here)}"
+
+
+def _rule(problem: ErrorDetails) -> str:
+    """What pydantic says, in words that a file's author uses."""
+    least = problem.get("ctx", {}).get("min_length")
+    plain = {
+        "missing": "is required",
+        "tuple_type": "must be a list",
+        "too_short": f"must have at least {least} item{'' if least == 1 else 's'}",
+        "dict_type": "must be a mapping",
+        "model_type": "must be a mapping",
+    }
+    rule = problem["msg"].removeprefix("Value error, ")
+    return plain.get(problem["type"], rule[0].lower() + rule[1:])

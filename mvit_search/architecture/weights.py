@@ -80,8 +80,9 @@ def guess_layout(state_dict: Mapping[str, Tensor], config: MobileViTConfig) -> G
         if share > best_share:
             best, best_share = Guess(layout, matched, len(expected)), share
     if best_share < 0.5:
-        found = f"{best.layout} comes nearest with {best.matched} of {best.expected} keys" if best.matched else "none"
-        rule = f"its keys fit no layout of this config (known: {', '.join(LAYOUTS)}; {found})"
+        rule = f"its keys are those of none of the known layouts ({', '.join(LAYOUTS)}) of this config"
+        if best.matched:
+            rule += f": {best.layout} comes nearest with {best.matched} of {best.expected} keys"
         raise InputError("state_dict", None, rule, "is it the network of this config?")
     return best
 
@@ -180,6 +181,6 @@ def _rearranged(tensors: list[Tensor], key: str, pieces: int) -> list[Tensor]:
 
 @lru_cache(maxsize=16)
 def _shapes(config: MobileViTConfig, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Key -> shape of `MobileViT(config, num_classes)`; building it leaves the random state alone."""
-    with torch.random.fork_rng(devices=[]):
+    """Key -> shape of `MobileViT(config, num_classes)`, which takes no memory and no random numbers to know."""
+    with torch.device("meta"):
         return {key: tuple(value.shape) for key, value in MobileViT(config, num_classes).state_dict().items()}

@@ -16,7 +16,10 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, o
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 ResultsDirOption = Annotated[Path, typer.Option("--results-dir", help="Folder of the runs.", metavar="DIR")]
 NumClassesOption = Annotated[
-    int, typer.Option("--num-classes", min=1, max=1_000_000, help="Classes of the costed network; 1000 is how the papers count.")
+    int,
+    typer.Option(
+        "--num-classes", min=1, max=1_000_000, help="Classes of the costed network; 1000 as the papers count."
+    ),
 ]
 
 RESULTS_DIR = Path("results")

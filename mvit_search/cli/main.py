@@ -10,6 +10,7 @@ import typer
 
 from mvit_search import __version__
 from mvit_search.cli import dashboard, export, front, profile, run, space, weights
+from mvit_search.cli.output import flush_stdout, say
 from mvit_search.errors import InputError, MvitSearchError
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -34,7 +35,7 @@ app.command("dashboard")(dashboard.dashboard)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"mvit-search {__version__}")
+        say(f"mvit-search {__version__}")
         raise typer.Exit
 
 
@@ -53,7 +54,7 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        code = app(arguments, standalone_mode=False)
+        code = _run(arguments)
     except MvitSearchError as error:
         if debug:
             raise
@@ -69,9 +70,23 @@ def main() -> NoReturn:
             raise
         # Without arguments Typer has shown the help already, and complains of nothing.
         if message := " ".join(describe().split()):
-            _complain(f"{message}; see mvit-search --help")
+            _complain(f"{message}{_given(error)}; see mvit-search --help")
         sys.exit(EXIT_BAD_INPUT)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run(arguments: list[str]) -> object:
+    try:
+        return app(arguments, standalone_mode=False)
+    except OSError:
+        flush_stdout()  # if it is stdout that failed, under Typer's help, this says so in a line
+        raise
+
+
+def _given(error: Exception) -> str:
+    """The value that Typer's complaint of a number leaves out; it keeps pydantic's error as the cause."""
+    listed = getattr(error.__cause__, "errors", None)
+    return f" (given {listed()[0]['input']!r})" if listed else ""
 
 
 def _complain(message: str) -> None:

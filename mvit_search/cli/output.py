@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mvit_search.errors import WorkError
+
 _PIPE_WIDTH = 160
 _WIDE = 110
 """Columns of a terminal from which only the last column of a table has to wrap."""
@@ -27,7 +29,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False)
+    console = Console(width=None if is_terminal() else _PIPE_WIDTH, highlight=False, markup=False)
     wide = console.width >= _WIDE
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -41,7 +43,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 def say(message: str) -> None:
     """A plain line on stdout; a terminal gets it wrapped between words."""
-    if sys.stdout.isatty():
+    if is_terminal():
         width = shutil.get_terminal_size().columns
         lines = (
             textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in message.split("\n")
@@ -50,12 +52,31 @@ def say(message: str) -> None:
     _write(message + "\n")
 
 
+def is_terminal() -> bool:
+    """Whether stdout is one; a program whose stdout was closed before it began has none at all."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def flush_stdout() -> None:
+    """Write out what others left in stdout's buffer, such as `--help`; see `_write`."""
+    if sys.stdout is not None:
+        _write("")
+
+
 def _write(text: str) -> None:
-    """Write and flush; a reader that has gone (`| head`) ends the program quietly."""
+    """Write and flush; a reader that has gone (`| head`) ends the program quietly.
+
+    Raises:
+        WorkError: stdout takes nothing: it is closed, or its disk is full.
+    """
+    if sys.stdout is None:
+        raise WorkError("stdout cannot be written: it is closed")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more as it ends, and must not meet the broken pipe again.
+    except OSError as error:
+        # Python flushes once more as it ends, and must not meet the same error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(0) from None
+        raise WorkError(f"stdout cannot be written: {error.strerror or error}") from None

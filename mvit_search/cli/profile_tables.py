@@ -1,13 +1,12 @@
 """The tables of `mvit-search profile`, as wide as the terminal allows."""
 
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from mvit_search._quantities import format_bytes, format_count
-from mvit_search.cli.output import print_table, say
+from mvit_search.cli.output import is_terminal, print_table, say
 
 if TYPE_CHECKING:
     from mvit_search.analysis.profile_comparison import ComparisonRow
@@ -21,13 +20,13 @@ _EDGES = 1
 
 def print_network(profile: "NetworkProfile", check: dict[str, Any] | None) -> None:
     """The facts of one network, and what papers print of it."""
+    from mvit_search.analysis.profile_facts import format_interval, format_kib, format_ms, interval_name
     from mvit_search.analysis.profile_published import PUBLISHED_COLUMNS, published_facts
 
     costs, latency = profile.costs, profile.latency
-    by_stride = ", ".join(f"{kib:.4g} at {stride}" for stride, kib in costs.memory_by_stride_kib.items())
-    stride = f", output stride {profile.output_stride}" if profile.output_stride else ""
+    by_stride = ", ".join(f"{format_kib(kib)} at {stride}" for stride, kib in costs.memory_by_stride_kib.items())
     rows = [
-        ("parameters", f"{costs.params:,}", f"{profile.task}, {profile.num_classes} classes{stride}"),
+        ("parameters", f"{costs.params:,}", f"{profile.task}, {profile.num_classes} classes{profile.stride_words}"),
         (
             "MACs",
             format_count(costs.macs),
@@ -36,7 +35,7 @@ def print_network(profile: "NetworkProfile", check: dict[str, Any] | None) -> No
         ("weights", format_bytes(costs.weight_bytes), "fp16, batch norm folded"),
         ("peak activations", format_bytes(costs.peak_activation_bytes), "fp16, batch 1, liveness scan"),
         ("block outputs (KiB)", "", f"{by_stride} (output stride; fp16)"),
-        ("latency", f"{latency.ms:.2f} ms", f"[{latency.low_ms:.2f}, {latency.high_ms:.2f}] {latency.source}"),
+        ("latency", format_ms(latency.ms), f"{interval_name(latency)} {format_interval(latency)}; {latency.source}"),
     ]
     if check:
         rows.append(("cross-check", "equal" if check["ok"] else "DIFFERENT", _check_words(check)))
@@ -64,7 +63,7 @@ def print_comparison(profiles: Sequence["NetworkProfile"], checks: Sequence[dict
 
 def print_layers(profile: "NetworkProfile") -> None:
     """One row a block under a row a stage, with shares of the whole."""
-    from mvit_search.analysis.profile_facts import detail_words
+    from mvit_search.analysis.profile_facts import detail_words, format_ms
 
     total_ms = sum(profile.layer_ms or ())
     columns = ["block", "output", "stride", "params", "%", "MACs", "%", "moved"]
@@ -85,8 +84,8 @@ def print_layers(profile: "NetworkProfile") -> None:
     say(f"The row of a stage is the sum of the blocks below it.{moved}")
     if profile.layer_ms:
         say(
-            f"ms: each block's share of the predicted {profile.latency.ms:.2f} ms. The shares add up to it; they have"
-            " no interval of their own, for the predictor's error was found on whole networks."
+            f"ms: each block's share of the predicted {format_ms(profile.latency.ms)}. The shares add up to it; they"
+            " have no interval of their own, for the predictor's error was found on whole networks."
         )
     else:
         say("The latency was measured as a whole, so no block has milliseconds of its own.")
@@ -134,7 +133,7 @@ def _layer_cells(
     if not profile.layer_ms:
         return cells
     ms = sum(ms for _, ms in members)
-    return (*cells, f"{ms:.2f}", _percent(ms, total_ms))
+    return (*cells, f"{ms:,.2f}", _percent(ms, total_ms))
 
 
 def _indented(stage: str, name: str, members: int) -> str:
@@ -209,4 +208,4 @@ def _print_fitting(
 
 def _width() -> int:
     """Columns to fill; a pipe takes whole lines."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+    return shutil.get_terminal_size().columns if is_terminal() else 160

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show, sample and check search spaces.")
 
-SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="A space's name, or a .yaml file.")]
+SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="A space's name, or a .yaml or .json file.")]
 BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="N", help="Most parameters: 6M or 2500000.")]
 TargetOption = Annotated[str, typer.Option("--target", help="Device to predict the latency for.")]
+_SAMPLES = 400
 SamplesOption = Annotated[
     int, typer.Option("--samples", min=20, max=100_000, help="Draws that spread and share are estimated from.")
 ]
@@ -45,7 +46,7 @@ def list_spaces(json: JsonOption = False) -> None:
 def show(
     space: SpaceArgument,
     budget: BudgetOption = None,
-    samples: SamplesOption = 400,
+    samples: SamplesOption = _SAMPLES,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the distributions as a self-contained page.")
     ] = None,
@@ -57,6 +58,10 @@ def show(
     """Show the dimensions of a space, the presets inside it, and what its candidates cost."""
     from mvit_search.space import load_space
 
+    if html is not None:
+        from mvit_search.analysis.profile_page import require_page_path
+
+        require_page_path(html)
     limit = _budget(budget)
     loaded = load_space(space)
     found = _survey(loaded, target, samples, seed, num_classes)
@@ -86,28 +91,33 @@ def sample(
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=10_000, help="Candidates to draw.")] = 10,
     budget: BudgetOption = None,
     seed: SeedOption = 0,
-    target: Annotated[str, typer.Option("--target", help="Device to give the latency for.")] = "iphone12",
+    target: TargetOption = "iphone12",
+    # No Path: that would take an empty name for the folder it runs in.
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write each candidate there, as a file for `profile`.")
+        str | None, typer.Option("--out", metavar="DIR", help="Write each candidate there, as a file for `profile`.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files of earlier draws in DIR.")] = False,
     num_classes: NumClassesOption = 1000,
     json: JsonOption = False,
 ) -> None:
     """Draw different candidates: uniformly, or spread evenly over a budget."""
     from mvit_search.analysis.space_survey import sample
+    from mvit_search.errors import InputError
     from mvit_search.latency import load_target
     from mvit_search.space import load_space
 
+    if out is not None and not out.strip():
+        raise InputError("--out", out, "is no folder", "name one")
     limit = _budget(budget)
     loaded, device = load_space(space), load_target(target)
     drawn = sample(loaded, device, count, seed, limit, num_classes)
-    files = [None] * len(drawn) if out is None else _write(drawn, loaded.name, out)
+    files = [None] * len(drawn) if out is None else _write(drawn, loaded.name, Path(out), force)
     if json:
-        print_json([_drawn_document(one, file) for one, file in zip(drawn, files, strict=True)])
+        print_json([_drawn_document(one, loaded, file) for one, file in zip(drawn, files, strict=True)])
         return
-    _print_sample(drawn, loaded.name, device.measured)
+    _print_sample(drawn, loaded.name)
     if len(drawn) < count:
-        say(f"The space seems to hold no more than these {len(drawn)}.")
+        say(_end_of_sample(loaded, len(drawn), limit))
     if out is not None:
         say(f"Files: {out}; try mvit-search profile {files[0]}")
 
@@ -116,21 +126,29 @@ def sample(
 def check(
     space: SpaceArgument,
     budget: BudgetOption = None,
-    samples: SamplesOption = 400,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", min=20, max=100_000, help="Draws for the share inside --budget.", show_default=str(_SAMPLES)
+        ),
+    ] = None,
     target: TargetOption = "iphone12",
     seed: SeedOption = 0,
     num_classes: NumClassesOption = 1000,
     json: JsonOption = False,
 ) -> None:
     """Check a space file: exit code 0 if every candidate in it can be built, and one is inside the budget."""
+    from mvit_search.errors import InputError
     from mvit_search.space import load_space
 
+    if samples is not None and budget is None:
+        raise InputError("--samples", samples, "are drawn only for the share inside a budget", "add --budget 6M")
     limit = _budget(budget)
     loaded = load_space(space)
     document = _document(loaded)
     if limit is not None:
         _require_reachable(loaded, limit, num_classes)
-        found = _survey(loaded, target, samples, seed, num_classes)
+        found = _survey(loaded, target, samples or _SAMPLES, seed, num_classes)
         document["survey"] = _survey_document(found, limit)
     if json:
         print_json(document)
@@ -196,14 +214,14 @@ def _survey_document(found: "Survey", budget: int | None) -> dict[str, Any]:
     return document
 
 
-def _drawn_document(drawn: "Drawn", file: Path | None) -> dict[str, Any]:
+def _drawn_document(drawn: "Drawn", space: "SearchSpace", file: Path | None) -> dict[str, Any]:
     return {
         "digest": drawn.config.digest(),
         "params": drawn.params,
         "macs": drawn.macs,
         "latency": drawn.latency._asdict(),
         "file": None if file is None else str(file),
-        "assignment": drawn.assignment,
+        "assignment": space.taking_part(drawn.assignment),
         "config": drawn.config.model_dump(mode="json"),
     }
 
@@ -227,38 +245,48 @@ def _print_survey(found: "Survey", budget: int | None) -> None:
     say(f"Latency is {found.source_text}.")
 
 
-def _print_sample(drawn: "list[Drawn]", name: str, measured: bool) -> None:
+def _end_of_sample(space: "SearchSpace", found: int, budget: int | None) -> str:
+    """Why a sample is shorter than it was asked to be."""
+    from mvit_search.analysis.space_survey import ATTEMPTS, is_listed
+
+    if is_listed(space):
+        return f"The space holds no more than these {found:,}{' inside the budget' if budget is not None else ''}."
+    return f"No further distinct candidate in {ATTEMPTS} draws; that does not mean that there is none."
+
+
+def _print_sample(drawn: "list[Drawn]", name: str) -> None:
     from mvit_search._quantities import format_count
     from mvit_search.analysis.stages import stage_summary
 
-    word = "measured" if measured else "predicted"
     rows = [
         (str(number), f"{one.params:,}", format_count(one.macs), f"{one.latency.ms:.2f}",
          "x".join(map(str, one.config.image_size)), stage_summary(one.config))
         for number, one in enumerate(drawn)
     ]  # fmt: skip
-    columns = ("#", "params", "MACs", f"ms ({word})", "image", "stages")
+    columns = ("#", "params", "MACs", "ms (predicted)", "image", "stages")
     print_table(f"draws of {name}", columns, rows, left=("stages",))
     for source in dict.fromkeys(one.latency.source for one in drawn):
         say(f"Latency is {source}.")
 
 
-def _write(drawn: "list[Drawn]", name: str, folder: Path) -> list[Path | None]:
+def _write(drawn: "list[Drawn]", name: str, folder: Path, force: bool) -> list[Path | None]:
+    """One file a candidate; nothing is written where one of them exists, unless `force`."""
     import json
 
     from mvit_search._files import write_atomically
-    from mvit_search.errors import InputError
+    from mvit_search.errors import ConflictError, InputError
 
-    files: list[Path | None] = []
+    digits = len(str(len(drawn) - 1))
+    files = [folder / f"{name}-{number:0{digits}}.json" for number in range(len(drawn))]
     try:
+        if not force and (taken := next((path for path in files if path.exists()), None)):
+            raise ConflictError("--out", str(taken), "exists", "choose another folder, or add --force")
         folder.mkdir(parents=True, exist_ok=True)
-        for number, one in enumerate(drawn):
-            path = folder / f"{name}-{number:0{len(str(len(drawn) - 1))}}.json"
+        for path, one in zip(files, drawn, strict=True):
             write_atomically(path, json.dumps(one.config.model_dump(mode="json"), indent=2) + "\n")
-            files.append(path)
     except OSError as error:
         raise InputError("--out", str(folder), f"cannot be written ({error.strerror})") from None
-    return files
+    return list(files)
 
 
 def _size(number: int) -> str:

@@ -1,5 +1,7 @@
 """`mvit-search weights`: a checkpoint file under another library's names."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +9,7 @@ import typer
 
 from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, ResultsDirOption
 from mvit_search.cli.output import print_json, say
-from mvit_search.errors import ConflictError, WorkError
+from mvit_search.errors import ConflictError, InputError, WorkError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,18 +49,25 @@ def convert(
     json: JsonOption = False,
 ) -> None:
     """Rename a checkpoint's weights from one library's names to another's."""
-    from mvit_search.architecture.checkpoints import read_checkpoint, require_known_suffix, write_checkpoint
+    from mvit_search.architecture.checkpoints import (
+        read_checkpoint,
+        require_file,
+        require_known_suffix,
+        write_checkpoint,
+    )  # fmt: skip
     from mvit_search.architecture.weights import convert as convert_weights
     from mvit_search.records import resolve
 
     found = resolve(reference, results_dir)
     target = _layout(to_layout)
+    require_file(source)
     path = out or _default_path(source, target)
     require_known_suffix("out", path)
     _check_free(path, force)
     checkpoint = read_checkpoint(source, ema=ema)
-    layout, told_by = _source_layout(from_layout, checkpoint.state_dict, found.config)
-    conversion = convert_weights(checkpoint.state_dict, found.config, layout, target)
+    with _named(source):
+        layout, told_by = _source_layout(from_layout, checkpoint.state_dict, found.config)
+        conversion = convert_weights(checkpoint.state_dict, found.config, layout, target)
     checks = _verify(checkpoint.state_dict, conversion, found.config, layout, target)
     write_checkpoint(path, conversion.state_dict)
 
@@ -71,6 +80,18 @@ def convert(
         print_json(document)
     else:
         _describe(document)
+
+
+@contextmanager
+def _named(source: Path) -> Iterator[None]:
+    """Errors in a state dict name the file that it came from."""
+    try:
+        yield
+    except InputError as error:
+        if error.field != "state_dict":
+            raise
+        rule = error.rule if error.value is None else f"{error.value} {error.rule}"
+        raise InputError("source", str(source), rule, error.advice) from None
 
 
 def _layout(name: str) -> "Layout":
@@ -103,7 +124,12 @@ def _default_path(source: Path, target: str) -> Path:
 
 
 def _check_free(path: Path, force: bool) -> None:
-    if path.exists() and not force:
+    try:
+        taken = path.exists()
+    except OSError as error:  # a folder on the way that may not be entered
+        rule = f"cannot be written ({error.strerror or error})"
+        raise InputError("out", str(path), rule, "choose another place") from None
+    if taken and not force:
         raise ConflictError("out", str(path), "exists", "choose another name, or add --force")
 
 
@@ -123,6 +149,7 @@ def _facts(checkpoint: "Checkpoint", conversion: "Conversion") -> dict[str, Any]
             {str(t.dtype).removeprefix("torch.") for key, t in state.items() if not key.endswith(COUNTER)}
         ),
         "filled": list(conversion.filled),
+        "not_finite": sorted(key for key, tensor in state.items() if not tensor.double().isfinite().all()),
     }
 
 
@@ -164,4 +191,6 @@ def _describe(document: dict[str, Any]) -> None:
     if document["filled"]:
         say(f"filled in  {len(document['filled'])} num_batches_tracked that the source left out, with 0")
     say(f"verified   loads strictly into {document['config']}; converted back, every tensor is the source's")
+    if bad := document["not_finite"]:
+        say(f"warning    {len(bad)} of {document['tensors']} tensors hold NaN or infinite values")
     say(f"wrote      {document['file']}")

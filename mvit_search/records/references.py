@@ -1,14 +1,15 @@
 """References to a candidate, the same everywhere: preset, config file, `RUN/NUMBER|best|knee|@5ms`."""
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mvit_search.architecture import PRESETS, MobileViTConfig, parse_config, preset
 from mvit_search.errors import InputError, UnknownNameError
 from mvit_search.records.record import Record
 from mvit_search.records.run_folder import RunFolder
-from mvit_search.space import Document, read_document, read_yaml
+from mvit_search.space import read_document
+
+_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class Reference(NamedTuple):
@@ -29,11 +30,13 @@ def resolve(reference: str, results_dir: Path) -> Reference:
     if reference in PRESETS:
         return Reference(reference, preset(reference))
     path = Path(reference)
-    if path.suffix in (".yaml", ".yml", ".json"):
+    if path.suffix.lower() in _SUFFIXES:
         return Reference(path.stem, _read_config(path))
+    if _is_file(path):
+        raise InputError("config", reference, "must end in .yaml, .yml or .json", "rename the file")
     run, slash, selector = reference.rpartition("/")
     if not slash:
-        if (results_dir / reference / "run.json").is_file():
+        if _is_file(results_dir / reference / "run.json"):
             raise InputError("reference", reference, "is a run", f"say which candidate: {reference}/best")
         raise UnknownNameError("preset", reference, PRESETS)
     folder = find_run(run, results_dir)
@@ -44,7 +47,7 @@ def resolve(reference: str, results_dir: Path) -> Reference:
 def find_run(reference: str, results_dir: Path) -> RunFolder:
     """The run of that name under `results_dir`, or at that path."""
     for path in (results_dir / reference, Path(reference)):
-        if (path / "run.json").is_file():
+        if _is_file(path / "run.json"):
             return RunFolder(path)
     raise UnknownNameError("run", reference, run_names(results_dir))
 
@@ -54,27 +57,18 @@ def run_names(results_dir: Path) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in results_dir.glob("*/run.json")))
 
 
-def _read_config(path: Path) -> MobileViTConfig:
-    data = read_yaml(path, "config") if path.suffix != ".json" else _read_json(path)
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a folder on the way that may not be entered is no answer."""
     try:
-        return parse_config(data, source="config")
+        return path.is_file()
+    except OSError as error:
+        raise InputError("reference", str(path), f"cannot be read ({error.strerror})") from None
+
+
+def _read_config(path: Path) -> MobileViTConfig:
+    document = read_document(path, "config")
+    try:
+        return parse_config(document.data, source="config")
     except InputError as error:
         field = error.field.removeprefix("config").removeprefix(": ")
-        raise _with_lines(path).located(error, "config", field) from None
-
-
-def _with_lines(path: Path) -> Document:
-    """The file once more, now read for its lines: JSON is YAML too, but for a few files, which then have none."""
-    try:
-        return read_document(path, "config")
-    except InputError:
-        return Document(path.name, None, None)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("config", str(path), "there is no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError("config", str(path), f"is not valid JSON ({error})") from None
+        raise document.located(error, "config", field) from None

@@ -55,8 +55,11 @@ class Plan(NamedTuple):
         """The published networks that a run is compared with, at the space's largest resolution.
 
         MobileViT-XXS, XS and S always; of the other families what lies inside the space, for each costs trainings.
+        None whose strides need larger images than the space has.
         """
-        sized = {name: config.with_image_size(*self.space.image_size_max) for name, config in PRESETS.items()}
+        size = self.space.image_size_max
+        fitting = {name: config for name, config in PRESETS.items() if config.total_stride <= min(size)}
+        sized = {name: config.with_image_size(*size) for name, config in fitting.items()}
         return {name: config for name, config in sized.items() if name in _ALWAYS_COMPARED or config in self.space}
 
     def describe(self, run: str) -> dict[str, Any]:

@@ -64,6 +64,12 @@ class Branches:
         """Every free dimension at its lightest value."""
         return dict(self._lightest)
 
+    def free_of_cost(self) -> frozenset[str]:
+        """Dimensions that no parameter depends on, at no value of any other: heads, patches, strides, images."""
+        bound = {key for component in self._components for key in component}
+        costly = {_root(node, self._wiring) for node in self._nodes if node.key.rpartition(".")[2] in _COSTLY}
+        return frozenset(self._free).difference(bound, costly)
+
     def ladders(self) -> dict[str, dict[Any, tuple[Any, ...]]]:
         """For each dimension with an order: value -> the values of its branch, lightest first."""
         return {
@@ -141,6 +147,13 @@ def _groups(wiring: Wiring, ordered: Mapping[str, tuple[Any, ...]]) -> dict[str,
             groups.setdefault((value if erratic else None, outcome), []).append(value)
         found[root] = tuple(map(tuple, groups.values()))
     return found
+
+
+def _root(node: Node, wiring: Wiring) -> str:
+    """The free dimension at the end of a chain of ties."""
+    while node.source is not None:
+        node = wiring[node.source]
+    return node.key
 
 
 def _followed(node: Node, wiring: Wiring) -> tuple[str, dict[Any, Any]]:

@@ -36,6 +36,19 @@ def check_buildable(spec: SpaceSpec, wiring: Wiring) -> None:
             rule = f"the space has more than {_MOST_CHECKS:,} values and combinations to check"
             raise InputError(path, None, rule, "use larger steps")
         _build(path, change, stage)
+    _check_images(spec, wiring)
+
+
+def _check_images(spec: SpaceSpec, wiring: Wiring) -> None:
+    """No image is smaller than the total stride of a network that it can go with."""
+    strides = [f"stages.{index}.stride" for index in range(len(spec.stages))]
+    most = 2 * math.prod(max(map(_number, wiring[key].domain)) for key in strides)
+    if min(map(_side, wiring["image_size"].domain)) >= most:
+        return
+    for size, *passed in _occurring(["image_size", *strides], wiring):
+        if _side(size) < (total := 2 * math.prod(map(_number, passed))):
+            rule = f"is below the total stride of a network in the space, {total} px"
+            raise InputError("image_size", size, rule, "use larger images, or fewer stages of stride 2")
 
 
 def _alone(spec: SpaceSpec, wiring: Wiring) -> Iterator[tuple[str, Values, str | None]]:
@@ -97,6 +110,16 @@ def evaluated(flat: Values, nodes: list[Node]) -> Values:
         elif node.source is not None:
             flat[node.key] = node.table[flat[node.source]]
     return flat
+
+
+def _side(size: Any) -> float:
+    """The shorter side of a resolution."""
+    return min(size) if isinstance(size, tuple) else _number(size)
+
+
+def _number(value: Any) -> float:
+    assert isinstance(value, (int, float)), "fields have been looked at one by one"
+    return value
 
 
 def _build(path: str, change: Values, kind: str | None) -> None:

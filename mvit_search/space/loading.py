@@ -1,17 +1,27 @@
 """Finding and reading space files."""
 
+from os.path import isfile
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from mvit_search._files import bundled
-from mvit_search.architecture.config import known_fields, validation_input_error
+from mvit_search.architecture.config import validation_input_error
 from mvit_search.errors import InputError, UnknownNameError
 from mvit_search.space.schema import Choices, ConvStageSpec, MobileViTStageSpec, Range, SpaceSpec, Tie
 from mvit_search.space.space import SearchSpace
 from mvit_search.space.yaml_file import Document, read_document
 
 _KIND = "space"
+_SUFFIXES = (".yaml", ".yml", ".json")
+_MODELS = (
+    ("conv", ConvStageSpec),
+    ("mobilevit", MobileViTStageSpec),
+    ("choices", Choices),
+    ("range", Range),
+    ("tie", Tie),
+)
+_LEVELS = {f"<{tag}>": list(model.model_fields) for tag, model in _MODELS}
 
 
 def space_names() -> tuple[str, ...]:
@@ -20,15 +30,17 @@ def space_names() -> tuple[str, ...]:
 
 
 def load_space(reference: str) -> SearchSpace:
-    """The space of that name, or in that `.yaml` file.
+    """The space of that name, or in that `.yaml`, `.yml` or `.json` file.
 
     Raises:
         UnknownNameError: with the nearest name.
         InputError: for a file that cannot be read, or breaks the schema: with file, line and field.
     """
-    if reference.endswith((".yaml", ".yml")) or "/" in reference:
+    if "/" in reference or reference.lower().endswith(_SUFFIXES):
         return _read(Path(reference))
     if reference not in space_names():
+        if isfile(reference):
+            raise InputError(_KIND, reference, "must end in .yaml, .yml or .json", "rename the file")
         raise UnknownNameError("space", reference, space_names())
     return _read(bundled("search_spaces") / f"{reference}.yaml")
 
@@ -50,7 +62,6 @@ def _validated(document: Document) -> SpaceSpec:
     try:
         return SpaceSpec.model_validate(document.data)
     except ValidationError as error:
-        known = known_fields(SpaceSpec, ConvStageSpec, MobileViTStageSpec, Choices, Range, Tie)
-        problem = validation_input_error(error, _KIND, known)
+        problem = validation_input_error(error, _KIND, list(SpaceSpec.model_fields), _LEVELS)
         field = problem.field.removeprefix(_KIND).removeprefix(": ")
         raise document.located(problem, _KIND, field) from None

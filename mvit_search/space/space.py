@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,7 @@ class SearchSpace:
         self._dependent = [node for node in wiring.values() if node.source is not None or node.tests]
         self._branches = Branches(wiring, tuple(spec.knobs or ()))
         self._ladders = {k: ladders for k, ladders in self._branches.ladders().items() if k in self.dimensions}
+        self._free_of_cost = self._branches.free_of_cost().intersection(self.dimensions)
         self._inverse = Inverse(name, wiring, tuple(spec.knobs or ()))
         self._kinds = tuple(stage.kind for stage in spec.stages)
         self._places = [(key, *_place(key)) for key in wiring if key not in (spec.knobs or {})]
@@ -130,6 +131,23 @@ class SearchSpace:
         """Every dimension uniform and independent; then spelled as `params` does."""
         return self._canonical({key: rng.choice(values) for key, values in self.dimensions.items()})
 
+    @property
+    def box_size(self) -> int:
+        """Number of combinations of the dimensions' values, whatever conditions make equal: see `assignments`."""
+        return math.prod(map(len, self.dimensions.values()))
+
+    def assignments(self) -> Iterator[Params]:
+        """Every distinct assignment once, in order; takes `box_size` steps."""
+        for values in itertools.product(*self.dimensions.values()):
+            params = dict(zip(self.dimensions, values, strict=True))
+            if self._canonical(params) == params:
+                yield params
+
+    def taking_part(self, params: Params) -> Params:
+        """`params` without the dimensions whose condition does not hold: these decide nothing of the network."""
+        flat = self._flat(params)
+        return {key: value for key, value in params.items() if self._wiring[key].active(flat)}
+
     def smallest(self) -> MobileViTConfig:
         """The candidate with the fewest parameters.
 
@@ -139,17 +157,21 @@ class SearchSpace:
         return self._smallest
 
     def scaled(self, params: Params, share: float) -> Params:
-        """`params` with every number and knob moved towards its lightest: 1 leaves them, 0 gives `smallest`'s.
+        """`params` with every number and knob that costs parameters moved towards its lightest: 1 leaves them.
 
-        In between, categories stay, and what a condition looks at stays in its branch; so the number of parameters
-        of the network never falls as `share` rises.
+        0 gives a network of `smallest`'s parameters. In between, categories stay, and what a condition looks at stays
+        in its branch; so the number of parameters of the network never falls as `share` rises. Dimensions that cost
+        no parameters (heads, patches, images, where nothing else follows them) stay at every share.
         """
         if share <= 0:
-            return self.params(self._smallest)
+            kept = {key: params[key] for key in self._free_of_cost}
+            return self._canonical({**self.params(self._smallest), **kept})
         if share >= 1:
             return dict(params)
         scaled = dict(params)
         for key, ladders in self._ladders.items():
+            if key in self._free_of_cost:
+                continue
             ladder = ladders[params[key]]
             scaled[key] = ladder[int(share * ladder.index(params[key]))]
         return self._canonical(scaled)

@@ -161,6 +161,10 @@ def _formula(key: str, tie: Tie, value: Any) -> Any:
         raise InputError(key, value, "a formula follows numbers alone", "use a table")
     # Ten digits: 1.1 * 30 is 33, whatever binary fractions say.
     number = round(value * (1 if tie.times is None else tie.times) + (tie.plus or 0), 10)
+    # Rounding to a divisor would make the divisor itself of it, which nobody meant.
+    if number < 0 or (number == 0 and tie.divisor is not None):
+        followed = f"{tie.knob if tie.knob is not None else tie.field} {value!r}"
+        raise InputError(key, number, f"comes of {followed}: must be above zero before it is rounded to a divisor")
     if tie.divisor is not None:
         return make_divisible(number, tie.divisor)
     return int(number) if float(number).is_integer() else number

@@ -1,5 +1,8 @@
-"""Reading a YAML file that anybody may have written: safely, quickly, and with the line of every mistake."""
+"""Reading a YAML or JSON file that anybody may have written: safely, quickly, and with the line of every mistake."""
 
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +15,21 @@ _MOST_BYTES = 64 * 1024
 _MOST_NODES = 20_000
 _DEEPEST = 32
 _LARGEST_INTEGER = 10**18
+_LONGEST_INTEGER = 80
+"""Characters of an integer that are worth converting: Python itself refuses thousands, with advice of its own."""
+_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 _MOST_SHOWN = 60
 _LONGEST_TEXT = 400
 
 
 class Document(NamedTuple):
-    """What a YAML file says, and where it says it.
+    """What a file says, and where it says it.
 
     Attributes:
         name: the file's name, for messages.
         data: the document as plain values.
-        root: the parsed tree, which knows the lines; None for an empty file.
+        root: the parsed tree, which knows the lines; None for an empty file, and for JSON that is no YAML.
     """
 
     name: str
@@ -49,13 +56,16 @@ class Document(NamedTuple):
 
 
 def read_document(path: Path, field: str) -> Document:
-    """The YAML (or JSON) file at `path`; `field` names what it is in an error.
+    """The file at `path`, JSON if its name says so, else YAML; `field` names what it is in an error.
 
     Raises:
-        InputError: no such file, too large, or not valid YAML: with line and column.
+        InputError: no such file, too large, or not valid YAML or JSON: with line and column.
     """
+    text = _text(path, field)
+    if path.suffix.lower() == ".json":
+        return Document(path.name, _json_values(text, path, field), _json_lines(text))
     try:
-        return _parse(_text(path, field), path.name)
+        return _parse(text, path.name)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -72,7 +82,7 @@ def read_document(path: Path, field: str) -> Document:
 
 
 def read_yaml(path: Path, field: str) -> Any:
-    """The plain values of the YAML (or JSON) file at `path`.
+    """The plain values of the YAML or JSON file at `path`.
 
     Raises:
         InputError: as `read_document`.
@@ -82,8 +92,9 @@ def read_yaml(path: Path, field: str) -> Any:
 
 def _text(path: Path, field: str) -> str:
     try:
+        # Told before it is opened: a pipe would be waited for, a device read without end.
         if path.exists() and not path.is_file():
-            raise InputError(field, str(path), "is not a file")
+            raise InputError(field, str(path), "is a folder, not a file" if path.is_dir() else "is not a file")
         with path.open("rb") as stream:
             content = stream.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
@@ -91,8 +102,46 @@ def _text(path: Path, field: str) -> str:
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(field, str(path), "there is no such file") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except OSError as error:
+        raise InputError(field, str(path), f"cannot be read ({error.strerror})") from None
+    except ValueError as error:
         raise InputError(field, str(path), f"cannot be read ({error})") from None
+
+
+def _json_values(text: str, path: Path, field: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_int=_json_integer)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}:{error.colno}"
+        raise InputError(field, where, f"is not valid JSON: {_printable(error.msg)}") from None
+    except ValueError as error:
+        raise InputError(field, str(path), f"is not valid JSON: {_printable(str(error))}") from None
+    except RecursionError:
+        raise InputError(field, str(path), "is nested too deeply") from None
+
+
+def _json_lines(text: str) -> yaml.Node | None:
+    """JSON is YAML too, and then has lines; what little of it is none (tabs that indent) goes without."""
+    try:
+        return yaml.compose(text, _StrictLoader)
+    except (yaml.YAMLError, RecursionError):
+        return None
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, with a key that is given twice as an error instead of the last one winning."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice")
+        found[key] = value
+    return found
+
+
+def _json_integer(text: str) -> int:
+    if len(text) > _LONGEST_INTEGER or abs(int(text)) > _LARGEST_INTEGER:
+        raise ValueError("an integer of more than 18 digits")
+    return int(text)
 
 
 def _parse(text: str, name: str) -> Document:
@@ -132,7 +181,11 @@ def _problem(text: str, node: yaml.Node) -> yaml.MarkedYAMLError:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, with a key that is given twice as an error instead of the last one winning."""
+    """The safe loader, stricter by two rules.
+
+    A key that is given twice is an error, instead of the last one winning. So are numbers that YAML 1.1, which PyYAML
+    reads, takes for others than they look: 012 is 10 there, and 1:30 is 90. `1e9` is a number, as in YAML 1.2.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -146,14 +199,35 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        # Python itself refuses to print an integer of thousands of digits.
-        number: int = super().construct_yaml_int(node)
+        text = str(node.value)
+        if _LEADING_ZERO.fullmatch(text):
+            plain = text.replace("_", "").lstrip("-+0") or "0"
+            raise _problem(f"{_printable(text)} starts with a zero; write {plain}, or quote it", node)
+        _refuse_base_60(node)
+        number: int = super().construct_yaml_int(node) if len(text) <= _LONGEST_INTEGER else _LARGEST_INTEGER + 1
         if abs(number) > _LARGEST_INTEGER:
             raise _problem("an integer of more than 18 digits", node)
         return number
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        _refuse_base_60(node)
+        number: float = super().construct_yaml_float(node)
+        return number
+
+
+def _refuse_base_60(node: yaml.ScalarNode) -> None:
+    if _BASE_60.fullmatch(str(node.value)):
+        raise _problem(f"{_printable(node.value)} is no plain number; write it in full, or quote it", node)
+
 
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?0[0-9]+$"), list("-+0"))
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def _child(node: yaml.Node | None, part: str) -> tuple[int, yaml.Node] | None:

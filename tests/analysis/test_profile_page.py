@@ -178,6 +178,7 @@ def test_the_page_is_self_contained_and_has_its_words():
         "predicted",
         "leave-one-out MAPE",
         "no interval of its own",
+        "predicted; 80 % interval 5.78 to 8.64 ms",
         "config fields",
     ):
         assert words in html, words

@@ -47,9 +47,9 @@ def test_any_changed_field_changes_the_digest():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"transformer_dim": 145}, "stages.2: transformer_dim 145 must be divisible by num_heads 4"),
+        ({"transformer_dim": 145}, "stages.2.num_heads: transformer_dim 145 must be divisible by num_heads 4"),
         ({"transformer_dimm": 144}, "stages.2.transformer_dimm: unknown key; did you mean 'transformer_dim'?"),
-        ({"conv_kernel_size": 4}, "stages.2: conv_kernel_size 4 must be odd"),
+        ({"conv_kernel_size": 4}, "stages.2.conv_kernel_size: conv_kernel_size 4 must be odd"),
         ({"num_layers": 0}, "stages.2.num_layers 0: input should be greater than or equal to 1"),
         ({"out_channels": "96"}, "stages.2.out_channels '96': input should be a valid integer"),
         ({"out_channels": 96.5}, "stages.2.out_channels 96.5: input should be a valid integer"),
@@ -57,6 +57,7 @@ def test_any_changed_field_changes_the_digest():
         ({"ffn_ratio": float("nan")}, "stages.2.ffn_ratio nan"),
         ({"ffn_ratio": 0.001}, "leaves no channel"),
         ({"patch_h": -1}, "stages.2.patch_h -1"),
+        ({"num_blocks": 2}, "stages.2.num_blocks: a mobilevit stage has no num_blocks; it has kind, out_channels,"),
         ({"kind": "resnet"}, "stages.2.kind 'resnet': must be 'conv' or 'mobilevit'"),
         ({"attention": "linear"}, "stages.2.attention 'linear'"),
     ],
@@ -76,6 +77,24 @@ def test_a_document_of_another_shape_is_one_line(data):
     with pytest.raises(InputError) as caught:
         parse_config(data)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", ["[1, 2, 3]", [224], [], {"height": 224}, [64, 64, 64], True])
+def test_an_image_size_of_another_shape_is_told_in_words(size):
+    with pytest.raises(InputError, match=r"image_size.*: must be height and width in pixels, as \[256, 256\]"):
+        parse_config({**_data(), "image_size": size})
+
+
+def test_a_side_stands_for_the_square():
+    assert parse_config({**_data(), "image_size": 224}) == parse_config({**_data(), "image_size": [224, 224]})
+
+
+def test_a_rule_blames_a_field_that_is_there():
+    data = _data()
+    del data["stages"][2]["num_heads"]
+    data["stages"][2]["transformer_dim"] = 145
+    with pytest.raises(InputError, match=r"stages\.2\.transformer_dim: transformer_dim 145 must be divisible"):
+        parse_config(data)
 
 
 def test_a_missing_field_is_named():

@@ -19,7 +19,8 @@ DIGESTS = {
     "mobilevitv2-2.0": "b3239bfa52571d6f",
 }
 
-WRITTEN_BEFORE_VERSION_2 = """{"activation":"silu","head_expansion":4.0,"image_size":[256,256],"stages":[{"expand_ratio":2.0,
+WRITTEN_BEFORE_VERSION_2 = """{"activation":"silu","head_expansion":4.0,"image_size":[256,256],
+"stages":[{"expand_ratio":2.0,
 "kind":"conv","num_blocks":1,"out_channels":16,"stride":1},
 {"attention":"softmax","conv_kernel_size":3,"expand_ratio":2.0,
 "ffn_ratio":2.0,"fusion":true,

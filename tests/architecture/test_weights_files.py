@@ -1,6 +1,7 @@
 """Checkpoint files: what is unwrapped, what is refused, and that nothing in them runs."""
 
 import argparse
+import pickle
 import random
 from collections import OrderedDict
 from pathlib import Path
@@ -101,11 +102,14 @@ class Trap:
 
 def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"state_dict": weights(), "hook": Trap(tmp_path / "ran")}, tmp_path / "a.pt")
-    with pytest.raises(InputError, match=r"holds pickled Python objects \(.*\), which are not loaded"):
+    with pytest.raises(InputError, match=r"holds more than tensors \(.*\) and is not read, for safety"):
         read_checkpoint(tmp_path / "a.pt")
     torch.save(nn.Linear(2, 2), tmp_path / "b.pt")
     with pytest.raises(InputError, match=r"\(torch\.nn\.modules\.linear\.Linear\)"):
         read_checkpoint(tmp_path / "b.pt")
+    (tmp_path / "c.pt").write_bytes(pickle.dumps(Trap(tmp_path / "ran"), protocol=4))
+    with pytest.raises(InputError, match=r"\(a pickle that torch\.save did not write\) and is not read"):
+        read_checkpoint(tmp_path / "c.pt")  # torch's warning of the protocol would fail this test
     assert not (tmp_path / "ran").exists()
 
 
@@ -154,12 +158,26 @@ def test_damaged_files_give_one_line(suffix: str, tmp_path: Path) -> None:
 def test_another_files_content_under_the_suffix(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "a.safetensors", weights())
     (tmp_path / "a.safetensors").rename(tmp_path / "a.pt")
-    with pytest.raises(InputError, match="is no whole torch file"):
+    with pytest.raises(InputError, match=r"is a safetensors file; rename it to \.safetensors"):
         read_checkpoint(tmp_path / "a.pt")
-    torch.save(weights(), tmp_path / "b.pt")
-    (tmp_path / "b.pt").rename(tmp_path / "b.safetensors")
-    with pytest.raises(InputError, match="is no whole safetensors file"):
-        read_checkpoint(tmp_path / "b.safetensors")
+    for is_zip in (True, False):
+        torch.save(weights(), tmp_path / "b.safetensors", _use_new_zipfile_serialization=is_zip)
+        with pytest.raises(InputError, match=r"is a torch file; rename it to \.pt"):
+            read_checkpoint(tmp_path / "b.safetensors")
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    write_checkpoint(f"{tmp_path}/a.pt", weights())
+    assert same_tensors(read_checkpoint(f"{tmp_path}/a.pt").state_dict, weights())
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        read_checkpoint(tmp_path / "a.pt")
 
 
 def test_paths_that_are_no_checkpoint(tmp_path: Path) -> None:

@@ -111,6 +111,30 @@ def test_output_stride_dilates(run):
     document = document_of(run, "mobilevit-xxs", "--output-stride", "8")
     assert max(map(int, document["memory_by_stride_kib"])) == 8
     assert document["params"] == 1_272_024
+    assert (document["output_stride"], document["reached_stride"]) == (8, 8)
+
+
+def test_an_output_stride_beyond_the_network_says_so(run, tmp_path):
+    path = tmp_path / "short.yaml"
+    path.write_text("stages: [{kind: conv, out_channels: 8, stride: 2}, {kind: conv, out_channels: 8, stride: 2}]\n")
+    document = document_of(run, str(path), "--output-stride", "16")
+    assert (document["output_stride"], document["reached_stride"]) == (16, 8)
+    _, table, _ = run("profile", str(path), "--output-stride", "16")
+    assert "output stride 16 dilates nothing, the network ends at stride 8" in table
+
+
+def test_a_latency_says_what_its_interval_is(run):
+    _, one, _ = run("profile", "mobilevit-xs")
+    assert "80 % interval 5.78 to 8.64 ms; predicted: " in one
+    _, two, _ = run("profile", "mobilevit-xs", "mobilevit-s")
+    assert re.search(r"80 % interval +5.78 to 8.64 ms", two)
+
+
+def test_absurd_sizes_stay_readable(run):
+    code, table, _ = run("profile", "mobilevit-xs", "--image-size", "8192")
+    assert code == 0
+    assert re.search(r"latency +1,759\.1 s +80 % interval 1,438\.2 to 2,151\.5 s;", table)
+    assert "1,048,576 at 2" in table
 
 
 @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
@@ -149,7 +173,10 @@ HUGE = {"stages": [{"kind": "conv", "out_channels": 8192, "num_blocks": 64, "exp
         ("the limit is 4.00 GiB", ("mobilevit-s", "--image-size", "8192", "--target", "cpu")),
         ("the limit is 4.00 GiB", ("huge.yaml", "--verify")),
         ("--num-classes", ("mobilevit-s", "--num-classes", "99999999")),
-        ("--num-classes", ("mobilevit-s", "--num-classes", "0")),
+        (
+            "'--num-classes': Input should be greater than or equal to 1 (given '0')",
+            ("mobilevit-s", "--num-classes", "0"),
+        ),
         ("output_stride 7: must be one of 8, 16, 32", ("mobilevit-s", "--output-stride", "7")),
         ("made for output stride 16", ("mobilevit-s", "--task", "segmentation", "--output-stride", "8")),
         ("needs a stage at stride 16", ("short.yaml", "--task", "detection")),
@@ -176,6 +203,16 @@ def test_bad_input_is_one_line_and_writes_nothing(run, tmp_path, monkeypatch, me
     assert err.startswith("mvit-search: ")
     assert message in err
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_page_in_a_folder_that_may_not_be_entered(run, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.is_dir", refuse)
+    code, out, err = run("profile", "mobilevit-s", "--html", "locked/x.html")
+    assert (code, out) == (2, "")
+    assert err == "mvit-search: --html 'locked/x.html': cannot be written (Permission denied); choose another place\n"
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path):

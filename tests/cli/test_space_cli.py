@@ -35,7 +35,7 @@ def test_list_names_every_space():
 
 
 def test_show_estimates_cost_and_share(tmp_path):
-    page = tmp_path / "new" / "space.html"
+    page = tmp_path / "space.html"
     arguments = ("show", "mobilevit-compound", "--budget", "3M", "--samples", "60", "--html", str(page), "--json")
     document = json.loads(space(*arguments).stdout)
     survey = document["survey"]
@@ -78,8 +78,62 @@ def test_sample_of_a_small_space_gives_each_candidate_once(tmp_path):
         "     expand_ratio: 2}\n"
     )
     done = space("sample", str(path), "-n", "9", cwd=tmp_path)
-    assert "no more than these 4" in done.stdout
+    assert "The space holds no more than these 4." in done.stdout
     assert load_space(str(path)).size() == 4
+
+
+def test_sample_misses_nothing_of_a_space_that_can_be_listed():
+    drawn = json.loads(space("sample", "mobilevit-mini", "-n", "10000", "--json").stdout)
+    assert len({one["digest"] for one in drawn}) == len(drawn) == 1296
+
+
+def test_sample_near_the_smallest_varies_what_costs_nothing():
+    """The smallest of `mobilevit` has 284,376 parameters; heads and patches have none."""
+    done = space("sample", "mobilevit", "-n", "20", "--budget", "285k", "--json")
+    assert len({one["digest"] for one in json.loads(done.stdout)}) == 20
+
+
+def test_sample_claims_no_more_than_it_knows(tmp_path):
+    many = "[16, 17, 18, 19, 20, 21, 22, 23]"
+    path = tmp_path / "wide.yaml"
+    stage = f"  - {{kind: conv, out_channels: {{choices: {many}}}, num_blocks: 1, stride: 1, expand_ratio: 2}}\n"
+    head = "description: wide\nimage_size: 64\nstem_channels: 16\nhead_expansion: 2\nactivation: silu\nstages:\n"
+    path.write_text(head + stage * 6)
+    smallest = json.loads(space("check", str(path), "--json").stdout)["smallest_params"]
+    printed = space("sample", str(path), "-n", "5", "--budget", str(smallest)).stdout
+    assert "No further distinct candidate in 200 draws" in printed
+
+
+def test_an_assignment_holds_what_takes_part(tmp_path):
+    text = MINI.replace(
+        "num_heads: {choices: [2, 4]}",
+        "attention: {choices: [softmax, separable]}\n"
+        "    num_heads: {choices: [2, 4], when: {attention: softmax}, otherwise: 1}",
+        1,
+    )
+    (tmp_path / "mine.yaml").write_text(text)
+    drawn = json.loads(space("sample", "mine.yaml", "-n", "20", "--json", cwd=tmp_path).stdout)
+    for one in drawn:
+        stage, assignment = one["config"]["stages"][2], one["assignment"]
+        assert assignment["stages.2.attention"] == stage["attention"]
+        assert assignment.get("stages.2.num_heads", 1) == stage["num_heads"]
+    assert len({len(one["assignment"]) for one in drawn}) == 2
+
+
+def test_sample_replaces_files_only_if_told(tmp_path):
+    arguments = ("sample", "mobilevit-mini", "-n", "2", "--out", "drawn")
+    assert space(*arguments, cwd=tmp_path).returncode == 0
+    before = (tmp_path / "drawn" / "mobilevit-mini-1.json").read_text()
+    fails("--out 'drawn/mobilevit-mini-0.json': exists; choose", *arguments, "--seed", "1", cwd=tmp_path)
+    assert (tmp_path / "drawn" / "mobilevit-mini-1.json").read_text() == before
+    assert space(*arguments, "--seed", "1", "--force", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "drawn" / "mobilevit-mini-1.json").read_text() != before
+
+
+def test_only_extrapolated_sizes_are_counted():
+    """Of the six sizes one, 256, is fitted."""
+    printed = space("show", "mobilevit-compound", "--samples", "100").stdout
+    assert "likewise at 4 other image sizes." in printed
 
 
 def test_check_and_schema(tmp_path):
@@ -89,6 +143,9 @@ def test_check_and_schema(tmp_path):
     assert "mine.yaml: fine, 1,296 candidates" in done.stdout
     assert "Inside 200.0" in done.stdout or "Inside 200k" in done.stdout
     assert json.loads(space("schema").stdout) == space_schema()
+    # The presets halve an image five times, this space four times.
+    (tmp_path / "small.yaml").write_text(MINI.replace("[64, 64]", "16"))
+    assert space("check", "small.yaml", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -103,7 +160,12 @@ def test_check_and_schema(tmp_path):
         ("did you mean 'iphone12'", ("show", "mobilevit", "--target", "iphone21")),
         ("--target 'cpu': measures", ("show", "mobilevit", "--target", "cpu")),
         ("--out 'mine.yaml/x': cannot be written", ("sample", "mobilevit-mini", "-n", "1", "--out", "mine.yaml/x")),
-        ("--html 'mine.yaml/x': cannot be written", ("show", "mobilevit-mini", "--html", "mine.yaml/x")),
+        ("--html 'mine.yaml/x': must end in .html", ("show", "mobilevit-mini", "--html", "mine.yaml/x")),
+        ("--html 'no/x.html': is in a folder that does not exist", ("show", "mobilevit-mini", "--html", "no/x.html")),
+        ("--target 'cpu': measures", ("sample", "mobilevit", "--target", "cpu")),
+        ("--out '': is no folder", ("sample", "mobilevit-mini", "--out", "")),
+        ("add --budget", ("check", "mobilevit", "--samples", "50")),
+        ("--num-classes", ("sample", "mobilevit", "--num-classes", "1000001")),
         ("--samples", ("show", "mobilevit", "--samples", "0")),
     ],
 )

@@ -11,6 +11,7 @@ from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage
 from mvit_search.architecture.checkpoints import read_checkpoint, write_checkpoint
 from mvit_search.architecture.network import MobileViT
 from mvit_search.architecture.weights import convert, same_tensors
+from mvit_search.errors import InputError
 
 CONFIG = MobileViTConfig(
     head_expansion=0,
@@ -81,10 +82,47 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path) -> None:
     fails("unknown layout (known: ours, corenet, timm, transformers); did you mean 'timm'", *convert_timm,
           "--to", "tim", cwd=folder)  # fmt: skip
     fails("exists; choose another name, or add --force", *convert_timm, "-o", "ours.safetensors", cwd=folder)
-    fails("lacks head.classifier.bias and has the unknown extra", "weights", "convert", "edited.safetensors",
-          "--config", "net.json", cwd=folder)  # fmt: skip
-    fails("holds pickled Python objects", "weights", "convert", "pickled.pt", "--config", "net.json", cwd=folder)
+    fails("source 'edited.safetensors': lacks head.classifier.bias and has the unknown extra", "weights", "convert",
+          "edited.safetensors", "--config", "net.json", cwd=folder)  # fmt: skip
+    torch.save(torch.nn.Linear(2, 2).state_dict(), folder / "linear.pt")
+
+    fails("source 'linear.pt': its keys are those of none of the known layouts (ours, ", "weights", "convert",
+          "linear.pt", "--config", "net.json", cwd=folder)  # fmt: skip
+    fails(
+        "source 'pickled.pt': holds more than tensors",
+        "weights",
+        "convert",
+        "pickled.pt",
+        "--config",
+        "net.json",
+        cwd=folder,
+    )
     fails("is a folder", "weights", "convert", ".", "--config", "net.json", cwd=folder)
+
+
+def test_weights_that_are_no_numbers_are_told_of(folder: Path) -> None:
+    state = read_checkpoint(folder / "ours.safetensors").state_dict
+    state["head.classifier.bias"] = torch.full((5,), float("nan"))
+    state["head.classifier.weight"][0, 0] = float("inf")
+    write_checkpoint(folder / "nan.pt", state)
+    arguments = ("weights", "convert", "nan.pt", "-c", "net.json", "--to", "timm", "--force")
+    done = cli(*arguments, cwd=folder)
+    assert f"warning    2 of {len(state)} tensors hold NaN or infinite values" in done.stdout
+    document = json.loads(cli(*arguments, "--json", cwd=folder).stdout)
+    assert len(document["not_finite"]) == 2
+    assert json.loads(cli("weights", "convert", "ours.safetensors", "-c", "net.json", "-o", "a.pt", "--json",
+                          cwd=folder).stdout)["not_finite"] == []  # fmt: skip
+
+
+def test_an_output_that_may_not_be_reached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mvit_search.cli.weights import _check_free
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(InputError, match=r"out '.*x\.pt': cannot be written \(Permission denied\)"):
+        _check_free(folder / "x.pt", force=True)
 
 
 def test_force_replaces_even_the_source(folder: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -138,6 +139,8 @@ def test_references(folder, tmp_path):
     yaml_file = tmp_path / "mine.yaml"
     yaml_file.write_text(document.read_text())
     assert resolve(str(yaml_file), results).name == "mine"
+    capitals = document.rename(tmp_path / "MINE.JSON")
+    assert resolve(str(capitals), results).config == PRESETS["mobilevit-xxs"]
 
 
 @pytest.mark.parametrize(
@@ -154,12 +157,33 @@ def test_bad_references(folder, reference, error, message):
         resolve(reference, folder.path.parent)
 
 
+@pytest.mark.parametrize("name", ["base", "base.toml"])
+def test_a_config_file_of_another_suffix_is_told_so(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"must end in \.yaml, \.yml or \.json"):
+        resolve(str(tmp_path / name), tmp_path)
+
+
+@pytest.mark.parametrize("reference", ["locked/best", "locked/foo/best", "locked"])
+def test_a_folder_that_may_not_be_entered_is_one_line(tmp_path, monkeypatch, reference):
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)$"):
+        resolve(reference, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('"num_heads": 4', '"num_head": 4', r"31: stages.2.num_head: unknown key; did you mean 'num_heads'\?"),
-        ('"num_heads": 4', '"num_heads": 5', r"24: stages.2: transformer_dim 64 must be divisible by num_heads 5"),
+        (
+            '"num_heads": 4',
+            '"num_heads": 5',
+            r"31: stages.2.num_heads: transformer_dim 64 must be divisible by num_heads 5",
+        ),
         ('"activation": "silu"', '"activation": "gelu"', r"8: activation 'gelu': input should be"),
     ],
 )

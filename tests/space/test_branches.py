@@ -119,13 +119,42 @@ def test_what_a_condition_leaves_out_is_no_part_of_the_size():
 
 def test_size_stays_quick_and_exact_where_many_conditions_meet():
     stages = [
-        {**CONV, "num_blocks": {"low": 1, "high": 64, "when": {"a": list(range(i, 481, 16))}, "otherwise": 2}}
+        {
+            **CONV,
+            "stride": 1,
+            "num_blocks": {"low": 1, "high": 64, "when": {"a": list(range(i, 481, 16))}, "otherwise": 2},
+        }
         for i in range(1, 13)
     ]
     spec = {**BASE, "knobs": {"a": {"low": 1, "high": 480}}, "stages": stages}
     space = SearchSpace("x", SpaceSpec.model_validate(spec))
     # 16 values of `a` in a round: 12 of them open one dimension each, the other 4 none.
     assert space.size() == 30 * (12 * 64 + 4)
+
+
+def test_what_costs_nothing_stays_at_every_share():
+    block = {
+        **BLOCK, "num_heads": {"choices": [1, 2, 4]}, "patch_h": {"choices": [2, 4]}, "patch_w": {"field": "patch_h"},
+        "transformer_dim": {"knob": "a", "times": 16}, "conv_kernel_size": {"field": "stride", "table": {1: 3, 2: 5}},
+        "stride": {"choices": [1, 2]},
+    }  # fmt: skip
+    spec = {**BASE, "image_size": {"choices": [64, 96]}, "knobs": {"a": {"low": 1, "high": 3}}, "stages": [block]}
+    space = SearchSpace("x", SpaceSpec.model_validate(spec))
+    free = {"image_size": 96, "stages.0.num_heads": 4, "stages.0.patch_h": 4}
+    for share in (0, 0.3):
+        assert space.scaled({**free, "a": 3, "stages.0.stride": 2}, share) == {**free, "a": 1, "stages.0.stride": 1}
+
+
+def test_assignments_are_all_there_are_and_leave_out_what_decides_nothing():
+    block = {
+        **BLOCK, "attention": {"choices": ["softmax", "separable"]},
+        "num_heads": {"choices": [2, 4], "when": {"attention": "softmax"}, "otherwise": 1},
+    }  # fmt: skip
+    space = SearchSpace("x", SpaceSpec.model_validate({**BASE, "stages": [block]}))
+    listed = list(space.assignments())
+    assert len({space.config(params).digest() for params in listed}) == len(listed) == space.size() == 3
+    assert space.box_size == 4
+    assert [len(space.taking_part(params)) for params in listed] == [2, 1, 2]
 
 
 @pytest.mark.parametrize("rises", [True, False])

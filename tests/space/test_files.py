@@ -1,5 +1,7 @@
 """Files that people get wrong, and files that are meant to do harm: one line that says where, and quickly."""
 
+import json
+import os
 import random
 import re
 import time
@@ -7,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +25,7 @@ MINI = (bundled("search_spaces") / "mobilevit-mini.yaml").read_text()
     [
         ("num_heads:", "num_head:", "stages.2.num_head: unknown key; did you mean 'num_heads'?"),
         ("{choices: [2, 4]}", "{choice: [2, 4]}", "stages.2.num_heads.choice: unknown key; did you mean 'choices'?"),
-        ("{choices: [2, 4]}", "{choices: []}", "stages.2.num_heads.choices: tuple should have at least 1 item"),
+        ("{choices: [2, 4]}", "{choices: []}", "stages.2.num_heads.choices: must have at least 1 item"),
         ("{choices: [2, 4]}", "{choices: [2, 2]}", "choices must not repeat"),
         ("{choices: [2, 4]}", "{choices: [2, 5]}", "transformer_dim 32 must be divisible by num_heads 5"),
         ("{choices: [2, 4]}", "{low: 4, high: 2}", "high 2 must not be below low 4"),
@@ -31,7 +34,23 @@ MINI = (bundled("search_spaces") / "mobilevit-mini.yaml").read_text()
         ("{choices: [2, 4]}", "{low: 1, high: 100000}", "at most 1000 values"),
         ("{choices: [2, 4]}", "two", "num_heads 'two': input should be a valid integer"),
         ("activation: silu", "activation: gelu", "activation 'gelu'"),
-        ("image_size: [64, 64]", "image_size: [64]", "image_size.1: is required"),
+        (
+            "num_blocks:",
+            "num_layers:",
+            "stages.0.num_layers: a conv stage has no num_layers; it has kind, out_channels,",
+        ),
+        ("image_size: [64, 64]", "image_size: [64, 64, 64]", "mine.yaml:4: image_size: must be height and width"),
+        ("stem_channels: 16", "stem_channels: 016", "016 starts with a zero; write 16, or quote it"),
+        ("stem_channels: 16", "stem_channels: 08", "08 starts with a zero; write 8, or quote it"),
+        ("stem_channels: 16", "stem_channels: 1:30", "1:30 is no plain number; write it in full, or quote it"),
+        ("stem_channels: 16", "stem_channels: 1:30.5", "1:30.5 is no plain number"),
+        ("stem_channels: 16", "stem_channels: 1" + "0" * 5000, "an integer of more than 18 digits"),
+        ("stem_channels: 16", "stem_channels: 1e9", "must be a number between"),
+        (
+            "image_size: [64, 64]",
+            "image_size: [64]",
+            "image_size: must be height and width in pixels, as [256, 256], or one number",
+        ),
         ("kind: conv", "kind: convolution", "kind 'convolution': must be 'conv' or 'mobilevit'"),
         ("stem_channels: 16", "stem_channels: 16\nstem_channels: 8", "the key 'stem_channels' is given twice"),
         ("stem_channels: 16", "stem_channels: [16", "is not valid YAML"),
@@ -64,6 +83,7 @@ PATCH = (bundled("search_spaces") / "mobilevit-patch.yaml").read_text()
         (COMPOUND, "times: 32, divisor: 8", "time: 32, divisor: 8", "stages.0.out_channels.time: unknown key"),
         (COMPOUND, "times: 32, divisor: 8", "times: 33", "stages.0.out_channels 13.2: input should be a valid integer"),
         (COMPOUND, "times: 32, divisor: 8", "times: 320000, divisor: 8", "less than or equal to 8192"),
+        (COMPOUND, "{knob: width, times: 32", "{knob: width, times: -32", "-12.8: comes of width 0.4: must be above"),
         (COMPOUND, "times: 32", "field: stem_channels, times: 32", "a tie names one knob or one field"),
         (COMPOUND, "times: 2, divisor: 1", "table: {1.0: 2}", "num_layers.table: has no entry for the depth 0.5"),
         (COMPOUND, "divisor: 1}", "divisor: 1, table: {1: 1}}", "a table or a formula (times, plus, divisor)"),
@@ -180,7 +200,7 @@ def test_harm_is_refused_or_loaded_in_a_moment(tmp_path, what):
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/", "\0.yaml/"])
 def test_what_is_no_file(path):
-    with pytest.raises(InputError, match=r"is not a file|cannot be read|embedded null"):
+    with pytest.raises(InputError, match=r"is not a file|is a folder|cannot be read|embedded null"):
         load_space(path if "/" in path else f"{path}/")
 
 
@@ -205,6 +225,62 @@ def _works(space: SearchSpace) -> None:
     assert space.size() >= 1
     assert space.smallest() in space
     assert len(space.digest()) == 64
+
+
+def test_an_image_below_the_total_stride_names_file_and_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINI.replace("[64, 64]", "16").replace("stride: 1", "stride: 2"))
+    with pytest.raises(InputError, match=r"mine\.yaml:4: image_size.*: is below the total stride .*, 32 px"):
+        load_space(str(path))
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path):
+    path = tmp_path / "any.yaml"
+    path.write_text("[1e9, 1.6e1, -2E-3, .5e1, 10, 0, 0.5, 0x1f, '012', 1.5, .inf]")
+    assert read_yaml(path, "config") == [1e9, 16.0, -0.002, 5.0, 10, 0, 0.5, 31, "012", 1.5, float("inf")]
+
+
+@pytest.mark.parametrize("name", ["mine.json", "MINE.JSON", "MINE.YAML"])
+def test_a_space_may_be_json_and_in_capitals(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(json.dumps(yaml.safe_load(MINI), indent="\t" if name == "mine.json" else 1))
+    assert load_space(str(path)).digest() == load_space("mobilevit-mini").digest()
+
+
+def test_a_file_of_another_suffix_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("base.toml").touch()
+    with pytest.raises(InputError, match=r"space 'base\.toml': must end in \.yaml, \.yml or \.json"):
+        load_space("base.toml")
+
+
+JSON_HARM = {
+    "no JSON": ("{'a': 1}", r"harm\.json:1:2': is not valid JSON"),
+    "a key twice": ('{"stages": 1, "stages": 2}', "is not valid JSON: the key 'stages' is given twice"),
+    "many digits": (f'{{"a": {"9" * 9000}}}', "an integer of more than 18 digits$"),
+    "deep": ("[" * 60_000, "is nested too deeply"),
+    "megabytes": ('"' + "a" * 3_000_000 + '"', "is larger than 64 KiB"),
+    "nothing": ("", "is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("what", JSON_HARM)
+def test_json_is_read_as_carefully(tmp_path, what):
+    path = tmp_path / "harm.json"
+    text, message = JSON_HARM[what]
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_document(path, "config")
+    assert str(caught.value).isprintable()
+
+
+def test_a_pipe_or_a_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match="is not a file"):
+        read_document(tmp_path / "pipe.json", "config")
+    with pytest.raises(InputError, match="is a folder, not a file"):
+        read_document(tmp_path / "folder.json", "config")
 
 
 @given(st.text(max_size=200))
