@@ -268,7 +268,7 @@ class Search:
 
     def _reference_latency(self) -> float:
         """Twice MobileViT-S: slow enough that every network worth having lies inside the box."""
-        return 2 * self.plan.target.latency(self._presets["mobilevit-s"], self.plan.settings.num_classes).ms
+        return 2 * self.plan.target.latency(self.plan.reference(), self.plan.settings.num_classes).ms
 
     def _remembered(self, key: str, make: Callable[[], T]) -> T:
         known: T | None = self.store.remembered(key)

@@ -62,6 +62,12 @@ class Plan(NamedTuple):
         sized = {name: config.with_image_size(*size) for name, config in fitting.items()}
         return {name: config for name, config in sized.items() if name in _ALWAYS_COMPARED or config in self.space}
 
+    def reference(self) -> MobileViTConfig:
+        """MobileViT-S at the space's largest resolution, or at the smallest that its strides allow."""
+        largest = PRESETS["mobilevit-s"]
+        height, width = (max(side, largest.total_stride) for side in self.space.image_size_max)
+        return largest.with_image_size(height, width)
+
     def describe(self, run: str) -> dict[str, Any]:
         """The content of `run.json`."""
         return {

@@ -85,6 +85,17 @@ def test_presets_outside_the_space_are_trained_at_its_resolution(tmp_path):
     assert document["trained"] == 8
 
 
+def test_a_space_of_tiny_images_has_no_preset_beside_it(tmp_path):
+    space = tmp_path / "tiny.yaml"
+    space.write_text(
+        "description: tiny\nimage_size: 16\nstem_channels: 8\nhead_expansion: 2\nactivation: silu\nstages:\n"
+        "  - {kind: conv, out_channels: {choices: [8, 16]}, num_blocks: 1, stride: 2, expand_ratio: 2}\n"
+    )
+    document = search(tmp_path / "run", space=str(space), trials=2, final_seeds=1)
+    assert document["trained"] == 2
+    assert document["baselines"] == []
+
+
 def test_presets_of_the_other_family_are_trained_where_they_lie_inside():
     names = make_plan(space="mobilevit-v2").presets()
     assert set(names) == set(PRESETS)
