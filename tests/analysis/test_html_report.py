@@ -5,7 +5,6 @@ import shlex
 import subprocess
 import sys
 from html import unescape
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
@@ -16,27 +15,10 @@ from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
 from tests.analysis.locks import held_lock
-from tests.browser import needs_chromium, rendered
+from tests.browser import needs_chromium, rendered, tags
 from tests.run_fixtures import make_document, make_record, make_run, run_description
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-
-
-class Tags(HTMLParser):
-    """Every tag with its attributes."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-
-def tags(html):
-    parser = Tags()
-    parser.feed(html)
-    return parser.found
 
 
 def html_of(folder):

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
@@ -17,7 +16,7 @@ from mvit_search.analysis.profile_published import published_facts
 from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, MobileViTStage
 from mvit_search.errors import InputError, UnknownNameError
 from mvit_search.latency import CpuTarget, load_target
-from tests.browser import needs_chromium, rendered
+from tests.browser import needs_chromium, rendered, tags
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 TARGET = load_target("iphone12")
@@ -31,21 +30,6 @@ def profile_of(name, **options):
 def many_stages(count=16, layers=5):
     stage = MobileViTStage(out_channels=16, stride=1, transformer_dim=16, num_layers=layers)
     return MobileViTConfig(image_size=(64, 96), stages=(stage,) * count)
-
-
-class Tags(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-
-def tags(html):
-    parser = Tags()
-    parser.feed(html)
-    return parser.found
 
 
 @pytest.mark.parametrize("name", ["mobilevit-s", "mobilevitv2-1.0"])

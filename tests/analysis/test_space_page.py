@@ -1,6 +1,5 @@
 import random
 import re
-from html.parser import HTMLParser
 
 import pytest
 import yaml
@@ -13,7 +12,7 @@ from mvit_search.errors import InputError
 from mvit_search.latency import load_target
 from mvit_search.profile.cost import params_of
 from mvit_search.space import load_space, space_names
-from tests.browser import needs_chromium, rendered
+from tests.browser import needs_chromium, rendered, tags
 
 TARGET = load_target("iphone12")
 
@@ -113,26 +112,16 @@ def test_every_space_has_its_page(name):
     assert html.count('class="plotly-graph-div"') == 4
 
 
-class Tags(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-
 def test_the_page_loads_nothing_and_escapes_what_files_say(tmp_path):
     path = tmp_path / "x.yaml"
     source = load_space("mobilevit-mini").spec.model_dump(mode="json", exclude_none=True)
     path.write_text(yaml.safe_dump(source | {"description": "</script><img src=x onerror=alert(1)>"}))
     html = space_page_html(survey(load_space(str(path)), TARGET, 20))
-    parser = Tags()
-    parser.feed(html)
-    assert not [tag for tag in parser.found if {"src", "href", "data", "action"} & tag[1].keys()]
-    assert not [tag for tag, _ in parser.found if tag in ("img", "link", "iframe")]
+    found = tags(html)
+    assert not [tag for tag in found if {"src", "href", "data", "action"} & tag[1].keys()]
+    assert not [tag for tag, _ in found if tag in ("img", "link", "iframe")]
     assert "default-src 'none'" in html
-    assert all("scope" in attributes for tag, attributes in parser.found if tag == "th")
+    assert all("scope" in attributes for tag, attributes in found if tag == "th")
     assert "At most" not in html
 
 

@@ -198,7 +198,7 @@ RUN = ("run", "--budget", "6M", "--target", "iphone12")
         ("--seed", (*RUN, "--seed", "99999999999999999999999")),
         ("space 'date.yaml': is not valid YAML", (*RUN, "--space", "date.yaml")),
         ("--budget 'six': is not a number above zero; write it like 6M", ("run", "--budget", "six", "--target", "cpu")),
-        ("--budget '0': must be above zero", ("run", "--budget", "0", "--target", "cpu")),
+        ("--budget '0': must be at least 1", ("run", "--budget", "0", "--target", "cpu")),
         ("the smallest reachable is 284,376 parameters", ("run", "--budget", "100k", "--target", "iphone12")),
         ("--budget: is required", ("run", "--target", "iphone12")),
         ("--target: is required", ("run", "--budget", "6M")),
