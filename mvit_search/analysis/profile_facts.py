@@ -12,12 +12,10 @@ from mvit_search.architecture.tasks import class_count, task_named, task_parts
 from mvit_search.errors import InputError
 from mvit_search.latency import Latency, PredictedTarget, Target
 from mvit_search.profile import Cost, LayerRow, layer_rows
-from mvit_search.profile.cost import cost_of_parts
+from mvit_search.profile.cost import MAX_RUN_BYTES, cost_of_parts, run_bytes
 from mvit_search.profile.layers import alive_bytes, op_rows
 
 CLASSIFICATION = "classification"
-MAX_MEASURED_BYTES = 4 * 2**30
-"""Weights and activations in fp32 of a network that is run to be timed."""
 
 
 class PrintedLatency(NamedTuple):
@@ -214,9 +212,9 @@ def _require_measurable(target: Target, costs: Cost, task: str, output_stride: i
     if task != CLASSIFICATION or output_stride is not None:
         rule = "measures classification networks at their own stride alone"
         raise InputError("--target", target.name, rule, "choose a target that predicts, such as iphone12")
-    needed = 2 * (costs.weight_bytes + costs.peak_activation_bytes)  # fp32, twice the bytes of fp16
-    if needed > MAX_MEASURED_BYTES:
-        rule = f"runs the network, which needs {format_bytes(needed)}; the limit is {format_bytes(MAX_MEASURED_BYTES)}"
+    needed = run_bytes(costs)
+    if needed > MAX_RUN_BYTES:
+        rule = f"runs the network, which needs {format_bytes(needed)}; the limit is {format_bytes(MAX_RUN_BYTES)}"
         raise InputError("--target", target.name, rule, "reduce the image size, or choose a target that predicts")
 
 

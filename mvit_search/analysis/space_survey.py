@@ -12,8 +12,6 @@ from mvit_search.latency import Latency, Target
 from mvit_search.profile import cost
 from mvit_search.space import Params, SearchSpace
 
-DEFAULT_DRAWS = 400
-MOST_DRAWS = 100_000
 ATTEMPTS = 200
 _MOST_LISTED = 20_000
 """Spaces of up to so many combinations are listed where draws find nothing new; a combination takes some 100 us."""

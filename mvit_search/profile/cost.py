@@ -53,6 +53,15 @@ def params_of(config: MobileViTConfig, num_classes: int = 1000) -> int:
     return sum([len(row.names) * row.part.derive(_part_cost).params for row in parts(config, num_classes)])
 
 
+MAX_RUN_BYTES = 4 * 2**30
+"""Weights and activations in fp32 that running a network for a check, or to time it, may take."""
+
+
+def run_bytes(costs: Cost) -> int:
+    """What a run in fp32 takes: twice fp16's bytes; eager execution holds a little more than the scan says."""
+    return 2 * (costs.weight_bytes + costs.peak_activation_bytes)
+
+
 class _PartCost(NamedTuple):
     """Sums over a part's operators; its largest block output (0: none) and the stride that stands at, relative."""
 

@@ -17,10 +17,7 @@ from mvit_search.architecture.ops import Placed, parts
 from mvit_search.architecture.task_networks import build_task
 from mvit_search.architecture.tasks import task_parts
 from mvit_search.errors import InputError, WorkError
-from mvit_search.profile.cost import Cost, cost_of_parts
-
-MAX_BYTES = 4 * 2**30
-"""Weights and activations in fp32 that a check may take."""
+from mvit_search.profile.cost import MAX_RUN_BYTES, Cost, cost_of_parts, run_bytes
 
 # Operators that hold no convolution and no matrix product: free by the counting convention of `rows.py`.
 # fvcore counts something for a few of them by default, hence the zero handles.
@@ -80,12 +77,11 @@ def _verify(
 
 
 def _require_runnable(own: Cost) -> None:
-    """Twice fp16's bytes are what fp32 takes; eager execution holds a little more than the scan says."""
-    needed = 2 * (own.weight_bytes + own.peak_activation_bytes)
-    if needed > MAX_BYTES:
+    needed = run_bytes(own)
+    if needed > MAX_RUN_BYTES:
         raise InputError(
             "config", None, f"a check runs the network and needs {format_bytes(needed)}; the limit is "
-            f"{format_bytes(MAX_BYTES)}", "reduce the image size, or profile it without --verify",
+            f"{format_bytes(MAX_RUN_BYTES)}", "reduce the image size, or profile it without --verify",
         )  # fmt: skip
 
 
