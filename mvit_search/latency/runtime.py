@@ -7,12 +7,14 @@ machine and measured on another: by hand with a manifest, or through a measureme
 
 import hashlib
 import json
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from mvit_search.architecture import MobileViTConfig
+from mvit_search.errors import InputError
 from mvit_search.latency.base import Latency
 
 
@@ -45,16 +47,38 @@ class MeasuringProtocol:
     @property
     def words(self) -> str:
         """The protocol in one line."""
-        threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        threads = "" if self.threads is None else f", {self.thread_words}"
         return (
-            f"{self.runtime} on {self.device} ({self.system}), {self.compute_units}{threads}, {self.precision}, batch 1, "
-            f"{self.io} input; {self.warmup} warm-up runs, then {self.rule}; median, 10th and 90th percentile"
+            f"{self.runtime} on {self.device} ({self.system}), {self.compute_units}{threads}, {self.precision}, "
+            f"batch 1, {self.io} input; {self.warmup} warm-up runs, then {self.rule}; median, 10th and 90th percentile"
         )
+
+    @property
+    def thread_words(self) -> str:
+        """`1 thread`, `2 threads`; empty where the runtime decides."""
+        return "" if self.threads is None else f"{self.threads} thread{'s' if self.threads > 1 else ''}"
 
     @property
     def digest(self) -> str:
         """Identity of the protocol: results of two digests do not belong in one table."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What one compute unit is to run, as the runtime plans it; shares add up to 1 over the units.
+
+    Attributes:
+        unit: `Neural Engine`, `GPU` or `CPU`.
+        operators: number of operators.
+        operator_share: their share of all.
+        cost_share: their share of the runtime's own estimate of the work; an estimate, not a time.
+    """
+
+    unit: str
+    operators: int
+    operator_share: float
+    cost_share: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,10 @@ class Measurement:
         protocol: how.
         notes: what a reader must know, one phrase each: an interval too wide, a drifting clock, operators that
             ran on another unit than asked.
+        placement: which unit was to run what, where the runtime tells; else empty.
+
+    Raises:
+        InputError: a time that cannot be: not finite, not above zero, or percentiles out of order.
     """
 
     p10_ms: float
@@ -82,11 +110,24 @@ class Measurement:
     settled: bool
     protocol: MeasuringProtocol
     notes: tuple[str, ...] = ()
+    placement: tuple[Placement, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("p10_ms", "p50_ms", "p90_ms", "low_ms", "high_ms", "runs"):
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise InputError(f"measurement: {field}", value, "must be finite and above zero", "measure it anew")
+        for smaller, middle, larger in (("p10_ms", "p50_ms", "p90_ms"), ("low_ms", "p50_ms", "high_ms")):
+            if not getattr(self, smaller) <= getattr(self, middle) <= getattr(self, larger):
+                rule = f"must lie between {smaller} and {larger}"
+                raise InputError(f"measurement: {middle}", getattr(self, middle), rule, "measure it anew")
 
     def latency(self, target: str) -> Latency:
         """The same as a latency of `target`."""
         where = self.protocol
-        words = [f"measured: {where.device}, {where.system}, {where.runtime}, {where.compute_units}"]
+        words = [f"measured: {where.device}", where.system, where.runtime, where.compute_units]
+        if where.threads is not None:
+            words.append(where.thread_words)
         words.append(f"median of {self.runs}")
         source = "; ".join([", ".join(words), *self.notes])
         return Latency(self.p50_ms, self.p10_ms, self.p90_ms, source, target, where.words)
@@ -100,14 +141,23 @@ class Measurement:
         """A measurement from its document.
 
         Raises:
-            TypeError: a field is missing or unknown.
+            TypeError: a field is missing or unknown, or holds another kind of value.
+            InputError: a time that cannot be.
         """
-        protocol = MeasuringProtocol(**document["protocol"])
-        return cls(**{**document, "protocol": protocol, "notes": tuple(document["notes"])})
+        try:
+            protocol = MeasuringProtocol(**document["protocol"])
+            placement = tuple(Placement(**share) for share in document.get("placement", ()))
+            notes = tuple(document["notes"])
+        except (KeyError, AttributeError) as error:
+            raise TypeError(f"a measurement's document lacks {error}") from None
+        return cls(**{**document, "protocol": protocol, "notes": notes, "placement": placement})
 
 
 class Runtime(Protocol):
-    """Something that can run a network and be timed."""
+    """Something that can run a network and be timed.
+
+    What is local to this machine can also say early that it cannot: see `LocalRuntime`.
+    """
 
     @property
     def name(self) -> str:
@@ -135,6 +185,17 @@ class Runtime(Protocol):
         Raises:
             InputError: this machine or this file cannot be measured, with the remedy.
             WorkError: the runtime failed on it.
+        """
+
+
+class LocalRuntime(Runtime, Protocol):
+    """A runtime on this machine or on what is connected to it, from the table of the door."""
+
+    def require_device(self) -> None:
+        """Say before any work that this machine cannot measure; `write` may work all the same.
+
+        Raises:
+            InputError: with the remedy: another system, a missing extra, no phone.
         """
 
 
