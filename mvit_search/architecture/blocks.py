@@ -115,12 +115,12 @@ class MobileViTBlock(nn.Module):
         y: Tensor = self.to_dim(self.local(x))  # (B, d, H, W)
         size = (y.shape[-2], y.shape[-1])
         patched = (patched_size(size[0], self.patch[0]), patched_size(size[1], self.patch[1]))
-        y = _resize(y, patched, align_corners=False)
+        y = resize(y, patched, align_corners=False)
         tokens = unfold(y, *self.patch)  # (B*P, N, d)
         for layer in self.transformer:
             tokens = layer(tokens)
         y = fold(self.norm(tokens), *self.patch, *patched)  # (B, d, H', W')
-        y = self.from_dim(_resize(y, size, align_corners=False))
+        y = self.from_dim(resize(y, size, align_corners=False))
         if self.fuse is not None:
             y = self.fuse(torch.cat((x, y), dim=1))
         return y
@@ -186,7 +186,7 @@ class MobileViTv2Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patched = (patched_size(x.shape[-2], self.patch[0]), patched_size(x.shape[-1], self.patch[1]))
-        x = _resize(x, patched, align_corners=True)
+        x = resize(x, patched, align_corners=True)
         tokens = to_patches(self.to_dim(self.local(x)), *self.patch).transpose(2, 3)  # (B, d, P, N)
         for layer in self.transformer:
             tokens = layer(tokens)
@@ -225,7 +225,7 @@ def from_patches(x: Tensor, patch_h: int, patch_w: int, height: int, width: int)
     return x.reshape(-1, dim, height, width)
 
 
-def _resize(x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
     """Bilinear resize where the size differs."""
     if (x.shape[-2], x.shape[-1]) == size:
         return x
