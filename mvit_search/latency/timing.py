@@ -60,7 +60,7 @@ class TimingSettings:
     def rule(self) -> str:
         """When measuring ends, in words, for `MeasuringProtocol.rule`."""
         return (
-            f"at least {self.min_runs} until the 95 % interval of the median is under {self.goal_percent:g} % of it, "
+            f"at least {self.min_runs} runs until the 95 % interval of the median is under {self.goal_percent:g} % of it, "
             f"or {self.max_seconds:g} s"
         )
 
@@ -223,7 +223,7 @@ def _warmup_note(warmed: int, settings: TimingSettings) -> str:
 def _width_note(times_ms: Sequence[float], settled: bool, settings: TimingSettings) -> str:
     if settled:
         return ""
-    wide = f"after {settings.max_seconds:g} s the median's interval is {_width_percent(times_ms):.2g} % wide"
+    wide = f"after {settings.max_seconds:g} s the median's interval is {_percent(_width_percent(times_ms))} % wide"
     return f"{wide} where {settings.goal_percent:g} % was the goal"
 
 
@@ -241,6 +241,11 @@ def _reference_note(before: float | None, after: float | None) -> str:
     if abs(change) <= _REFERENCE_PERCENT:
         return ""
     return f"the processor itself was {abs(change):.0f} % {_pace(change)} after the runs than before"
+
+
+def _percent(value: float) -> str:
+    """Two digits: `4.1`, `37`, `560`."""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def _pace(percent: float) -> str:
