@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mvit_search import __version__
-from mvit_search.cli import dashboard, export, front, profile, run, space, weights
+from mvit_search.cli import dashboard, device, export, front, profile, run, space, weights
 from mvit_search.cli.output import flush_stdout, say
 from mvit_search.errors import InputError, MvitSearchError
 
@@ -30,6 +30,7 @@ app.command("front")(front.front)
 app.command("report")(front.report)
 app.command("export")(export.export)
 app.add_typer(weights.app, name="weights")
+app.add_typer(device.app, name="device")
 app.command("dashboard")(dashboard.dashboard)
 
 

@@ -53,15 +53,21 @@ class PhoneLink:
             self._phone = find()
         return self._phone
 
-    def device(self, phone: Phone, settings: PhoneSettings, remote: RemoteCoreMl) -> Any:
+    def device(self, phone: Phone, settings: PhoneSettings, remote: RemoteCoreMl, *, clean: bool = False) -> Any:
         """The phone with a live session of the app; coremltools itself does not notice a dead one.
 
         Raises:
             InputError, WorkError: as `prepare`.
         """
-        if self._device is None or not self._device.session.is_alive():
-            self._device = prepare(phone, settings, remote, folder=self._build_folder(settings))
+        if clean or self._device is None or not self._device.session.is_alive():
+            self._device = prepare(phone, settings, remote, folder=self._build_folder(settings), clean=clean)
         return self._device
+
+    def close(self) -> None:
+        """End the app's session, if there is one."""
+        if self._device is not None:
+            self._device.session.stop()
+            self._device = None
 
     def _build_folder(self, settings: PhoneSettings) -> Path:
         if settings.folder is not None:
@@ -120,6 +126,30 @@ class IPhoneRuntime:
         """
         self.host.require_macos(self.name, OLDEST_MACOS)
         self._phone(self.remote())
+
+    def phones(self) -> list[Phone]:
+        """Every iPhone that Xcode knows of.
+
+        Raises:
+            InputError: no Mac, or no Xcode.
+            WorkError: Xcode's tools failed.
+        """
+        self.host.require_macos(self.name, OLDEST_MACOS)
+        return phones(self.remote(), self.details)
+
+    def prepare(self, *, clean: bool = False) -> Phone:
+        """Build the app, install it and start it once, so that a measurement need only start it.
+
+        Raises:
+            InputError: what is missing, with what to do.
+            WorkError: the app could not be built or started.
+        """
+        self.host.require_macos(self.name, OLDEST_MACOS)
+        remote = self.remote()
+        phone = self._phone(remote)
+        self.link.device(phone, self._settings, remote, clean=clean)
+        self.link.close()
+        return phone
 
     def write(self, config: MobileViTConfig, num_classes: int, path: Path) -> None:
         """Convert the network, with random weights, to a package. Linux will do.

@@ -75,6 +75,7 @@ class PhoneSettings:
             team_id=environ.get(TEAM_VARIABLE) or None,
             provisioning_profile=environ.get(PROFILE_VARIABLE) or None,
             bundle_id=environ.get(BUNDLE_VARIABLE) or None,
+            folder=_kept_folder(environ),
         )
 
 
@@ -231,6 +232,12 @@ def _phone(device: Any, hardware: Mapping[str, Any], remote: RemoteCoreMl) -> Ph
         simulated=simulated,
         device=device,
     )
+
+
+def _kept_folder(environ: Mapping[str, str]) -> Path | None:
+    """Where the built app is kept between processes; None if a shell could not read that path."""
+    folder = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mvit-search" / "model-runner"
+    return folder if _PLAIN_PATH.fullmatch(str(folder)) else None
 
 
 def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
