@@ -1,14 +1,11 @@
 """`mvit-search device`: phones on a cable, made ready to measure on."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mvit_search.cli.arguments import JsonOption
 from mvit_search.cli.output import print_json, print_table, say
-
-if TYPE_CHECKING:
-    from mvit_search.latency.phones import Phone
 
 app = typer.Typer(no_args_is_help=True, help="List and prepare cabled iPhones; serve measurements to other machines.")
 

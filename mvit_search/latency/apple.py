@@ -64,7 +64,7 @@ class Host:
         """
         if self.system != "Darwin" or self.version < (oldest,):
             rule = f"needs macOS {oldest} or newer, and this is {self.words}"
-            raise InputError("--target", target, rule, ELSEWHERE)
+            raise InputError(target, None, rule, ELSEWHERE)
 
 
 @dataclass(frozen=True)
