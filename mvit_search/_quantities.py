@@ -7,6 +7,7 @@ from mvit_search.errors import InputError
 _COUNT: dict[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _MILLISECONDS: dict[str, float] = {"": 1, "ms": 1, "us": 1e-3, "s": 1e3}
 _SECONDS: dict[str, float] = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_BYTES: dict[str, float] = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 1e3, "mb": 1e6, "gb": 1e9}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
@@ -23,6 +24,11 @@ def parse_milliseconds(text: str, field: str) -> float:
 def parse_seconds(text: str, field: str) -> float:
     """`30m` -> 1800.0; must be above zero."""
     return _parse(text, field, _SECONDS, "30m, 90s or 2h")
+
+
+def parse_bytes(text: str, field: str) -> int:
+    """`200MiB` -> 209_715_200; must be above zero."""
+    return round(_parse(text, field, _BYTES, "200MiB or 50000000", smallest=1))
 
 
 def format_count(number: float) -> str:

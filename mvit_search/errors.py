@@ -5,7 +5,8 @@
     │   ├── UnknownNameError    a name that no preset, space, target, ... has
     │   └── ConflictError       a results folder that belongs to something else, or is in use
     └── WorkError               the input was fine, the work failed; the CLI exits 1
-        └── TrainingDiverged    a candidate's loss became NaN or infinite: a recorded outcome
+        ├── TrainingDiverged    a candidate's loss became NaN or infinite: a recorded outcome
+        └── TargetUnavailable   what measures latencies does not answer; it may later
 
 Messages are one line: the field, the value, the rule it broke, and what to do.
 """
@@ -49,6 +50,14 @@ class WorkError(MvitSearchError):
 
 class TrainingDiverged(WorkError):
     """The training loss became NaN or infinite."""
+
+
+class TargetUnavailable(WorkError):
+    """What measures latencies does not answer. `retry_after_s`: when it asked to be tried again, if it did."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(_one_line(message))
 
 
 def _one_line(text: str) -> str:
