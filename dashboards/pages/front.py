@@ -28,7 +28,7 @@ from mvit_search.analysis.tables import (
     baseline_rows,
     bytes_text,
     front_rows,
-    latency_text,
+    latency_cell,
     latency_title,
     top1_text,
 )
@@ -212,7 +212,7 @@ def _candidate(point: Point | None, front: FrontDocument, folder: RunFolder, res
     config = json.dumps(point.config.model_dump(mode="json"), indent=2)
     cells = [
         ("Top-1, proxy", top1_text(point)),
-        (latency_title(front), latency_text(point)),
+        (latency_title(front), latency_cell(point, front)),
         ("Parameters", format_count(point.params)),
         ("MACs", format_count(point.macs)),
         ("Peak activations", bytes_text(point.peak_activation_bytes)),

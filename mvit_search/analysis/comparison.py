@@ -87,7 +87,7 @@ def verdict_sentences(document: FrontDocument) -> tuple[str, ...]:
     sentences += [_not_trained(baseline) for baseline in document.baselines if not baseline.plotted]
     if not sentences:
         sentences = ["No preset was evaluated in this run, so there is nothing to set the front beside."]
-    return (*sentences, *_level_with_best(document))
+    return (*sentences, *_level_with_best(document), *_not_measured(document))
 
 
 def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison, ...]) -> str:
@@ -97,7 +97,8 @@ def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison,
     points = "front point" if total == 1 else "front points"
     if total < len(document.front):
         points += " that is no preset" if total == 1 else " that are no presets"
-    at_latency = f"at equal or lower {document.latency_word} latency".replace("  ", " ")
+    word = "" if document.mixed else document.latency_word
+    at_latency = f"at equal or lower {word} latency".replace("  ", " ")
     higher = [pair for pair in pairs if pair.difference > 0]
     also = _faster_and_level(document, pairs)
     if not higher and any(point.same_network(baseline) for point in document.front):
@@ -154,6 +155,18 @@ def _level_with_best(document: FrontDocument) -> tuple[str, ...]:
     )
 
 
+def _not_measured(document: FrontDocument) -> tuple[str, ...]:
+    """Which points of the front have a prediction beside the measurements of others."""
+    predicted = [point.title for point in document.front if point.latency_how == "predicted"]
+    if not document.mixed or not predicted:
+        return ()
+    have = "has" if len(predicted) == 1 else "have"
+    return (
+        f"{len(predicted)} of {len(document.front)} front points {have} a predicted latency beside measured ones"
+        f" ({', '.join(predicted)}); measure before relying on the comparison.",
+    )
+
+
 def _not_trained(baseline: Point) -> str:
     if baseline.outcome == "over budget":
         return f"{baseline.title} breaks the budget and was not trained."
@@ -172,7 +185,7 @@ def _not_slower(point: Point, baseline: Point) -> bool:
 
 
 def _latency(document: FrontDocument, point: Point) -> str:
-    return document.known(f"{point.latency_ms:.1f} ms")
+    return document.known(point, f"{point.latency_ms:.1f} ms")
 
 
 def _points(difference: float) -> str:

@@ -58,6 +58,11 @@ class Point(BaseModel):
         """What a person calls it: the preset's name as the papers print it, else the reference."""
         return display_name(self.name) if self.name else self.ref or "unnamed"
 
+    @property
+    def latency_how(self) -> str:
+        """`predicted` or `measured`; empty where the row does not say."""
+        return self.latency_source.partition(":")[0] if self.latency_source else ""
+
     def same_network(self, other: "Point") -> bool:
         """Whether both describe one candidate."""
         if self.digest and other.digest:
@@ -71,7 +76,7 @@ class FrontDocument(BaseModel):
     Attributes:
         directory: the run's folder, as it was written when the run began.
         state: `running`, `finished`, `stopped` (by its user), `failed` (by an error); `CUT_SHORT` if it was killed.
-        latency_measured: whether the latencies were measured; None where the document does not say.
+        latency_measured: whether the latencies were measured; None where some were, or the document does not say.
         hypervolume_reference: holds the `latency_ms` that the box ends at.
     """
 
@@ -100,14 +105,23 @@ class FrontDocument(BaseModel):
     @property
     def latency_word(self) -> str:
         """`predicted` or `measured`; from the rows' sources, both or nothing, where the document does not say."""
-        if self.latency_measured is not None:
+        if self.latency_measured is not None and not self.mixed:
             return "measured" if self.latency_measured else "predicted"
-        sources = {p.latency_source.partition(":")[0] for p in (*self.front, *self.baselines) if p.latency_source}
-        return " and ".join(sorted(sources, reverse=True))
+        return " and ".join(sorted(self._ways, reverse=True))
 
-    def known(self, latency: str) -> str:
+    @property
+    def mixed(self) -> bool:
+        """Whether some rows were measured and others predicted, so that each must say which."""
+        return len(self._ways) > 1
+
+    @property
+    def _ways(self) -> set[str]:
+        return {p.latency_how for p in (*self.front, *self.baselines) if p.latency_how}
+
+    def known(self, point: Point, latency: str) -> str:
         """`7.3 ms` -> `predicted 7.3 ms`: no latency stands without the way it is known."""
-        return f"{self.latency_word} {latency}".lstrip()
+        word = point.latency_how if self.mixed else self.latency_word
+        return f"{word} {latency}".lstrip()
 
     @property
     def latency_sources(self) -> tuple[str, ...]:
@@ -146,11 +160,14 @@ def display_name(preset: str) -> str:
     return f"{_FAMILY_NAMES[family]}-{size.upper()}" if dash and family in _FAMILY_NAMES else preset
 
 
+_TARGET_WORDS = {"cpu": "CPU", "cpu-torch": "CPU (torch)", "cpu-onnx": "CPU (ONNX Runtime)"}
+
+
 def display_target(target: str) -> str:
-    """`iphone12` -> `iPhone 12`; `cpu` -> `CPU`; any other name stays."""
-    if match := re.fullmatch(r"(iphone|ipad)[-_ ]?(.*)", target, re.IGNORECASE):
+    """`iphone12` -> `iPhone 12`; `cpu-torch` -> `CPU (torch)`; any other name stays."""
+    if match := re.fullmatch(r"(iphone|ipad)[-_: ]?(.*)", target, re.IGNORECASE):
         return f"{'iPhone' if match[1].lower() == 'iphone' else 'iPad'} {match[2]}".strip()
-    return "CPU" if target == "cpu" else target
+    return _TARGET_WORDS.get(target, target)
 
 
 def _broken(what: str, error: ValidationError) -> InputError:

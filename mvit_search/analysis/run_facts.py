@@ -22,6 +22,7 @@ _FLAGS = {
     "budget": "budget", "target": "target", "space": "space", "data": "data", "trials": "trials", "time_s": "time",
     "seed": "seed", "sampler": "sampler", "final_seeds": "final-seeds", "num_classes": "num-classes",
     "images": "images", "epochs": "epochs", "proxy_size": "proxy-size", "device": "device", "threads": "threads",
+    "stand_in": "stand-in", "patience_s": "patience",
 }  # fmt: skip
 
 
@@ -55,7 +56,8 @@ def reproduce_command(run: Mapping[str, Any], name: str, results_dir: Path = _RE
     settings = _part(run, "settings")
     parts = ["mvit-search", "run"]
     for key, flag in _FLAGS.items():
-        if settings.get(key) is not None:
+        # Patience without a stand-in is a default that changes nothing.
+        if settings.get(key) is not None and (key != "patience_s" or settings.get("stand_in")):
             parts += [f"--{flag}", _flag_value(key, settings[key])]
     if results_dir != _RESULTS_DIR:
         parts += ["--results-dir", str(results_dir)]
@@ -109,7 +111,10 @@ def _latency_limit(document: FrontDocument) -> str:
             " interval is the predictor's own 10th to 90th percentile. Intervals that overlap do not settle which"
             f" network is faster.{_extrapolated(document)}"
         )
-    return "Latencies come from more than one kind of source; each row's hover text says which."
+    return (
+        "Some latencies were measured and some predicted; each row says which. A prediction beside a measurement does"
+        " not settle which network is faster."
+    )
 
 
 def _extrapolated(document: FrontDocument) -> str:
@@ -183,7 +188,7 @@ def _plain(value: object) -> str:
 
 
 def _flag_value(key: str, value: object) -> str:
-    return f"{value:g}s" if key == "time_s" and isinstance(value, (int, float)) else str(value)
+    return f"{value:g}s" if key in ("time_s", "patience_s") and isinstance(value, (int, float)) else str(value)
 
 
 def _part(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:

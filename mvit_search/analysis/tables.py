@@ -73,13 +73,13 @@ def front_rows(document: FrontDocument) -> Table:
         own = [pair for pair in pairs if pair.point is point]
         beats = tuple(pair.baseline.title for pair in own if pair.standing == "better")
         standing = "is a preset" if point.name else "; ".join(filter(None, map(_standing, own))) or NONE
-        rows.append(TableRow(point.ref, "front", (*_cells(point), standing), beats))
+        rows.append(TableRow(point.ref, "front", (*_cells(point, document), standing), beats))
     return Table(_columns(document), tuple(rows))
 
 
 def baseline_rows(document: FrontDocument) -> Table:
     """`baseline_table` of a document that is already validated."""
-    rows = (TableRow(p.ref, "baseline", (*_cells(p), _why_no_accuracy(p))) for p in document.baselines)
+    rows = (TableRow(p.ref, "baseline", (*_cells(p, document), _why_no_accuracy(p))) for p in document.baselines)
     return Table(_columns(document), tuple(rows))
 
 
@@ -113,7 +113,13 @@ def sourced_latency_text(point: Point, document: FrontDocument) -> str:
     """`predicted 7.2 ms [6.3, 8.1]`: for places without a title that says how it is known."""
     if point.latency_ms is None:
         return NONE
-    return document.known(latency_text(point))
+    return document.known(point, latency_text(point))
+
+
+def latency_cell(point: Point, document: FrontDocument) -> str:
+    """`7.2 ms [6.3, 8.1]` under `latency_title`; with how it is known where the rows differ in that."""
+    text = latency_text(point)
+    return f"{text}, {point.latency_how or 'unknown source'}" if document.mixed and text != NONE else text
 
 
 def latency_text(point: Point) -> str:
@@ -155,10 +161,10 @@ def _columns(document: FrontDocument) -> tuple[str, ...]:
     return "Reference", "Parameters", "MACs", "Peak activations", latency, "Top-1 (proxy)", "Against presets"
 
 
-def _cells(point: Point) -> tuple[str, ...]:
+def _cells(point: Point, document: FrontDocument) -> tuple[str, ...]:
     reference = f"{point.title} ({point.ref})" if point.name and point.ref != point.name else point.title
-    params, macs = format_count(point.params), format_count(point.macs)
-    return reference, params, macs, bytes_text(point.peak_activation_bytes), latency_text(point), top1_text(point)
+    params, macs, peak = format_count(point.params), format_count(point.macs), bytes_text(point.peak_activation_bytes)
+    return reference, params, macs, peak, latency_cell(point, document), top1_text(point)
 
 
 def _standing(pair: Comparison) -> str:

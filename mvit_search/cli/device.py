@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mvit_search.cli import device_serve
 from mvit_search.cli.arguments import JsonOption
 from mvit_search.cli.output import print_json, print_table, say
 
@@ -68,3 +69,4 @@ def prepare(
 
 
 # Further commands of `device`, each from its own file `device_<name>.py`, are registered below.
+app.command("serve")(device_serve.serve)

@@ -19,7 +19,10 @@ Budget = Annotated[str | None, typer.Option("--budget", help="Most parameters, e
 
 def run(
     budget: Budget = None,
-    target: Annotated[str | None, typer.Option(help="Device: iphone12 (predicted), cpu (measured here).")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Device: iphone12 (predicted), cpu (measured here), http://... (a measurement server)."),
+    ] = None,
     space: Annotated[
         str | None, typer.Option(help="Search space: a name or a .yaml file.  [default: mobilevit]")
     ] = None,
@@ -54,6 +57,16 @@ def run(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where to train: cpu, cuda, mps.  [default: cpu]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a training.  [default: 1]")] = None,
+    allow_predicted: Annotated[
+        bool, typer.Option("--allow-predicted", help="Predict while the measurement server does not answer.")
+    ] = False,
+    stand_in: Annotated[
+        str | None,
+        typer.Option(help="What predicts then; implies --allow-predicted (default: iphone12).", metavar="TARGET"),
+    ] = None,
+    patience: Annotated[
+        str | None, typer.Option(help="How long to wait for the server before that (default: 5m).", metavar="D")
+    ] = None,
     results_dir: ResultsDirOption = RESULTS_DIR,
     name: Annotated[str | None, typer.Option(help="Name of the run.  [default: made from the settings]")] = None,
     resume: Annotated[
@@ -65,7 +78,7 @@ def run(
     given = _given(
         budget=budget, target=target, space=space, data=data, images=images, epochs=epochs, proxy_size=proxy_size,
         trials=trials, time=time, final_seeds=final_seeds, seed=seed, sampler=sampler, num_classes=num_classes,
-        device=device, threads=threads,
+        device=device, threads=threads, allow_predicted=allow_predicted, stand_in=stand_in, patience=patience,
     )  # fmt: skip
     folder = _folder(given, results_dir, name, resume)
     if resume:
@@ -78,7 +91,9 @@ def run(
     say(_closing(document, folder.report_file))
 
 
-def _given(*, budget: str | None, time: str | None, **others: Any) -> dict[str, Any]:
+def _given(
+    *, budget: str | None, time: str | None, patience: str | None, allow_predicted: bool, **others: Any
+) -> dict[str, Any]:
     """The settings that the user gave, parsed."""
     from mvit_search._quantities import parse_count, parse_seconds
 
@@ -87,6 +102,12 @@ def _given(*, budget: str | None, time: str | None, **others: Any) -> dict[str, 
         given["budget"] = parse_count(budget, "--budget")
     if time is not None:
         given["time_s"] = parse_seconds(time, "--time")
+    if patience is not None:
+        given["patience_s"] = parse_seconds(patience, "--patience")
+    if allow_predicted:
+        from mvit_search.search.settings import DEFAULT_STAND_IN
+
+        given.setdefault("stand_in", DEFAULT_STAND_IN)
     return given
 
 
@@ -101,7 +122,8 @@ def _folder(given: dict[str, Any], results_dir: Path, name: str | None, resume: 
             if required not in given:
                 raise InputError(f"--{required}", None, "is required", f"for example {example}")
     if name is None:
-        parts = [format_count(given["budget"]).replace(".00", ""), given["target"]]
+        # A server's address without `http://`: `2M-192.168.1.20_8765`.
+        parts = [format_count(given["budget"]).replace(".00", ""), given["target"].rpartition("://")[2].rstrip("/")]
         parts += [Path(given[key]).name.removesuffix(".yaml") for key in ("space", "data", "sampler") if key in given]
         parts += [f"seed{given['seed']}"] if "seed" in given else []
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))[:100]
@@ -148,6 +170,7 @@ def _closing(document: dict[str, Any], report: Path) -> str:
         "trials": "All candidates trained",
         "time": "Time limit reached (carry on with --resume and a longer --time)",
         "space exhausted": "Nothing new left in the space",
+        "target unavailable": "Time limit reached while the measurement server did not answer (carry on with --resume)",
     }
     counts = f"{document['trained']} trained, {document['failed']} failed, {document['rejected']} over budget"
     reference = shlex.quote(document["directory"] + "/best")

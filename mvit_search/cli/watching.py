@@ -37,6 +37,10 @@ class Lines:
             with suppress(BrokenPipeError):
                 print(_line(progress, record), file=sys.stderr, flush=True)
 
+    def notice(self, words: str) -> None:
+        with suppress(BrokenPipeError):
+            print(words, file=sys.stderr, flush=True)
+
 
 class Panel:
     """A table of counters that is redrawn, with the latest candidates under it."""
@@ -44,14 +48,24 @@ class Panel:
     def __init__(self, live: "Live") -> None:
         self._live = live
         self._latest: list[str] = []
+        self._progress: Progress | None = None
 
     def update(self, progress: "Progress", record: "Record | None") -> None:
+        self._progress = progress
         if record is not None:
             self._latest = [*self._latest, _finished(progress, record)][-8:]
+        self._draw()
+
+    def notice(self, words: str) -> None:
+        self._draw(words)
+
+    def _draw(self, notice: str = "") -> None:
         from rich.console import Group
         from rich.text import Text
 
-        self._live.update(Group(_counters(progress), *(Text(line, style="dim") for line in self._latest)))
+        counters = [_counters(self._progress)] if self._progress else []
+        notices = [Text(notice, style="bold yellow")] if notice else []
+        self._live.update(Group(*counters, *notices, *(Text(line, style="dim") for line in self._latest)))
 
 
 def _counters(progress: "Progress") -> "Table":

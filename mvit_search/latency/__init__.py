@@ -55,12 +55,17 @@ def runtime_names() -> tuple[str, ...]:
 
 
 def load_target(name: str) -> Target:
-    """The target of that name, ready to give latencies.
+    """The target of that name, or of the measurement server at that address, ready to give latencies.
 
     Raises:
         UnknownNameError: with the nearest target name.
-        InputError: the target's file is broken, or this machine cannot measure it; with the remedy.
+        InputError: the target's file is broken, or this machine cannot measure it, or the server does not answer or
+            refuses its token; with the remedy.
     """
+    if "://" in name:
+        from mvit_search.latency.remote import connect
+
+        return connect(name, load_runtime)
     name = _ALIASES.get(name, name)
     if name not in target_names():
         raise UnknownNameError("target", name, target_names())

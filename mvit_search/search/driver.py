@@ -8,7 +8,7 @@ from typing import TypeVar
 from optuna.trial import Trial
 
 from mvit_search.architecture import MobileViTConfig
-from mvit_search.errors import WorkError
+from mvit_search.errors import TargetUnavailable, WorkError
 from mvit_search.profile import cost
 from mvit_search.records import LatencyFact, Record, RunFolder, hypervolume, pareto_front
 from mvit_search.records.record import Origin
@@ -62,7 +62,7 @@ class Search:
             WorkError: if not one candidate could be trained.
         """
         try:
-            ended_by = self._search()
+            ended_by = self._search_while_there_is_a_target()
             if not self._trained():
                 errors = "; ".join(sorted({record.error or "" for record in self._records}))
                 raise WorkError(f"none of {len(self._records)} candidates could be trained: {errors}")
@@ -78,6 +78,15 @@ class Search:
         return document
 
     # The search phase.
+
+    def _search_while_there_is_a_target(self) -> EndedBy:
+        """The search; it ends with what is finished once nothing measures any more. The finals need no latency."""
+        try:
+            return self._search()
+        except TargetUnavailable:
+            if not self._trained():
+                raise
+            return "target unavailable"
 
     def _search(self) -> EndedBy:
         self._notify("search", None)
@@ -171,6 +180,8 @@ class Search:
         settings = self.plan.settings
         try:
             latency = LatencyFact.of(self.plan.target.latency(config, settings.num_classes))
+        except TargetUnavailable:
+            raise  # not this candidate's fault: it stays a proposal in flight
         except WorkError as error:
             return None, Evaluation(None, 0.0, str(error))
         return latency, self.evaluator.evaluate(config, settings.seed)

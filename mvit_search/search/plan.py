@@ -33,6 +33,7 @@ class Plan(NamedTuple):
     limits: Limits
     data: ImageSet
     recipe: Recipe
+    stand_in: Target | None = None
 
     def pins(self) -> dict[str, Any]:
         """What a run is tied to: carrying it on with anything else here would mix results that do not compare."""
@@ -108,6 +109,7 @@ def prepare(settings: RunSettings) -> Plan:
 
     space = load_space(settings.space)
     target = load_target(settings.target)
+    stand_in = _stand_in(settings, target)
     check_sampler(settings.sampler)
     _check_device(settings.device, settings.threads)
     limits = Limits(settings.budget, settings.num_classes)
@@ -115,7 +117,19 @@ def prepare(settings: RunSettings) -> Plan:
     recipe = _recipe(settings)
     data = load_data(settings.data, image_size=recipe.image_size, max_images=settings.images, seed=settings.seed)
     require_trainable(data, recipe)
-    return Plan(settings, space, target, limits, data, recipe)
+    return Plan(settings, space, target, limits, data, recipe, stand_in)
+
+
+def _stand_in(settings: RunSettings, target: Target) -> Target | None:
+    """What may predict while the target does not answer."""
+    if settings.stand_in is None:
+        return None
+    stand_in = load_target(settings.stand_in)
+    if not target.measured:
+        raise InputError("--allow-predicted", None, f"the target {target.name} is predicted anyway", "leave it out")
+    if stand_in.measured:
+        raise InputError("--stand-in", settings.stand_in, "is not predicted", "name one that is, for example iphone12")
+    return stand_in
 
 
 def _recipe(settings: RunSettings) -> Recipe:

@@ -33,9 +33,15 @@ class Observer(Protocol):
 
     def update(self, progress: Progress, record: Record | None) -> None: ...
 
+    def notice(self, words: str) -> None:
+        """What holds the run up, or no longer does, until the next `update`."""
+
 
 class Silent:
     """An observer that looks away."""
 
     def update(self, progress: Progress, record: Record | None) -> None:
+        return None
+
+    def notice(self, words: str) -> None:
         return None

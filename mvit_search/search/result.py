@@ -8,7 +8,7 @@ from mvit_search.profile import cost
 from mvit_search.records import LatencyFact, Record, RunFolder, pareto_front
 from mvit_search.search.plan import Plan
 
-EndedBy = Literal["trials", "time", "space exhausted", "interrupt", "error"]
+EndedBy = Literal["trials", "time", "space exhausted", "target unavailable", "interrupt", "error"]
 
 
 def front_document(
@@ -26,7 +26,7 @@ def front_document(
         "state": state,
         "ended_by": ended_by,
         "target": plan.target.name,
-        "latency_measured": plan.target.measured,
+        "latency_measured": _measured(plan, records),
         "budget": plan.settings.budget,
         "trained": sum(record.outcome == "trained" for record in records),
         "failed": sum(record.outcome == "failed" for record in records),
@@ -37,6 +37,12 @@ def front_document(
         "front": [record.row(folder.name) for record in pareto_front(records)],
         "baselines": baselines,
     }
+
+
+def _measured(plan: Plan, records: Sequence[Record]) -> bool | None:
+    """Whether latencies were measured; None where predictions stand in for some that could not be."""
+    ways = {record.latency.how for record in records if record.latency}
+    return None if len(ways) > 1 else ways == {"measured"} if ways else plan.target.measured
 
 
 def untrained_row(plan: Plan, name: str, config: MobileViTConfig) -> dict[str, Any]:

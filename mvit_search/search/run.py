@@ -1,14 +1,16 @@
 """From settings to a finished run folder."""
 
+import time
 from typing import Any
 
 from mvit_search.records import RunFolder
-from mvit_search.search.driver import Search
+from mvit_search.search.driver import SEARCH_SHARE, Search
 from mvit_search.search.evaluator import Evaluator, InProcessEvaluator
 from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Silent
 from mvit_search.search.settings import RunSettings
 from mvit_search.search.store import Store
+from mvit_search.search.waiting import Patience, PatientTarget, StandIn
 
 
 def _describe(folder: RunFolder, plan: Plan) -> None:
@@ -49,4 +51,13 @@ def run_search(
             plan.data, plan.recipe, relative_size=plan.space.relative_size, device=settings.device,
             threads=settings.threads,
         )  # fmt: skip
-        return Search(plan, store, folder, worker, observer or Silent()).run()
+        watcher = observer or Silent()
+        return Search(_patient(plan, watcher), store, folder, worker, watcher).run()
+
+
+def _patient(plan: Plan, observer: Observer) -> Plan:
+    """The plan with a target that is waited for as long as the search may last."""
+    settings = plan.settings
+    stand_in = None if plan.stand_in is None else StandIn(plan.stand_in)
+    patience = Patience(time.monotonic() + SEARCH_SHARE * settings.time_s, stand_in, settings.patience_s)
+    return plan._replace(target=PatientTarget(plan.target, patience, observer.notice))

@@ -9,6 +9,8 @@ from mvit_search.architecture.config import known_fields, validation_input_error
 DEFAULT_TRIALS = 24
 DEFAULT_TIME_S = 330.0
 DEFAULT_FINAL_SEEDS = 3
+DEFAULT_PATIENCE_S = 300.0
+DEFAULT_STAND_IN = "iphone12"
 
 
 class RunSettings(BaseModel):
@@ -24,6 +26,8 @@ class RunSettings(BaseModel):
         final_seeds: seeds each point of the final front is trained with, the first one included.
         images: most training images, class-balanced; None = all.
         epochs, proxy_size: override the recipe's.
+        stand_in: predicted target that stands in for a measurement server that does not answer; None waits for it.
+        patience_s: seconds without an answer after which it does.
         threads: torch threads of a training. One by default: it is as fast on small images, it is not hurt by other
             work on the machine, and results do not depend on the number of cores.
     """
@@ -45,6 +49,8 @@ class RunSettings(BaseModel):
     proxy_size: int | None = Field(default=None, ge=16)
     device: str = "cpu"
     threads: int = Field(default=1, ge=1)
+    stand_in: str | None = None
+    patience_s: float = Field(default=DEFAULT_PATIENCE_S, gt=0)
 
 
 def parse_settings(data: dict[str, Any]) -> RunSettings:
