@@ -60,6 +60,7 @@ def softmax_unfold(rows: Rows, patch_h: int, patch_w: int) -> int:
 
 def softmax_layer(rows: Rows, heads: int, ffn_dim: int, act: Activation) -> int:
     """Pre-norm attention and feed-forward, each with its residual sum; (P, N, d) -> (P, N, d)."""
+    rows.tokens = True
     dim = rows.shape(-1)[-1]
     attended = rows.layer_norm("norm1", -1)
     attended = _softmax_attention(rows, attended, dim, heads)
@@ -73,6 +74,7 @@ def softmax_layer(rows: Rows, heads: int, ffn_dim: int, act: Activation) -> int:
 
 def softmax_fold(rows: Rows, height: int, width: int, patch_h: int, patch_w: int) -> int:
     """Last norm, fold, and resize back where the map was resized: (P, N, d) -> (d, H, W)."""
+    rows.tokens = True
     x = rows.layer_norm("norm", -1)
     pixels, patches, dim = rows.shape(x)
     x = rows.same("fold.batch", "reshape", x)
@@ -97,6 +99,7 @@ def separable_unfold(rows: Rows, patch_h: int, patch_w: int) -> int:
 
 def separable_layer(rows: Rows, ffn_dim: int, act: Activation) -> int:
     """Separable self-attention (arXiv 2206.02680, section 3.2) and feed-forward; (d, P, N) -> (d, P, N)."""
+    rows.tokens = True
     dim, pixels, patches = rows.shape(-1)
     x = rows.group_norm("norm1", -1)
     fused = rows.conv("attention.qkv", x, 1 + 2 * dim, norm=False, bias=True)
@@ -119,6 +122,7 @@ def separable_layer(rows: Rows, ffn_dim: int, act: Activation) -> int:
 
 def separable_fold(rows: Rows, down: int, patch_h: int, patch_w: int) -> int:
     """Last norm, and fold; `down` patches lie below one another: (d, P, N) -> (d, H, W)."""
+    rows.tokens = True
     x = rows.group_norm("norm", -1)
     dim, pixels, patches = rows.shape(x)
     x = rows.add("fold.from_tokens", "transpose", (x,), (dim, patches, pixels))
@@ -156,6 +160,7 @@ def _unfold(rows: Rows, x: int, patch_h: int, patch_w: int) -> int:
     """(d, H, W) -> (d, N, P) through tensors of rank at most 4; the patch divides the map."""
     dim, height, width = rows.shape(x)
     down, across = height // patch_h, width // patch_w
+    rows.tokens = True
     x = rows.add("unfold.split", "reshape", (x,), (dim * down, patch_h, across, patch_w))
     x = rows.add("unfold.group", "transpose", (x,), (dim * down, across, patch_h, patch_w))
     return rows.add("unfold.merge", "reshape", (x,), (dim, down * across, patch_h * patch_w))
@@ -167,6 +172,7 @@ def _fold(rows: Rows, x: int, down: int, patch_h: int, patch_w: int) -> int:
     across = patches // down
     x = rows.add("fold.split", "reshape", (x,), (dim * down, across, patch_h, patch_w))
     x = rows.add("fold.ungroup", "transpose", (x,), (dim * down, patch_h, across, patch_w))
+    rows.tokens = False
     return rows.add("fold.merge", "reshape", (x,), (dim, down * patch_h, across * patch_w))
 
 

@@ -15,12 +15,18 @@ NETWORK_INPUT = -1
 """Index that stands for the image among the inputs of a part, or of an operator."""
 
 KINDS = (
-    "conv", "linear", "matmul", "softmax", "layer_norm", "activation", "add", "sub", "mul", "div", "square", "sqrt",
-    "mean", "sum", "split", "reshape", "transpose", "concat", "resize", "cast", "batch_norm",
+    "conv", "linear", "matmul", "softmax", "layer_norm", "activation", "silu", "add", "sub", "mul", "div", "square",
+    "sqrt", "mean", "sum", "split", "reshape", "transpose", "concat", "resize", "cast", "batch_norm",
 )  # fmt: skip
 """`reshape` only renames memory in most runtimes; `transpose`, `concat`, `split` and `resize` move it.
 
-A `split` is one row an output. A `batch_norm` is a group norm's scale and shift: all others are folded."""
+A `split` is one row an output. A `batch_norm` is a group norm's scale and shift: all others are folded. `silu` stands
+apart from the other activations: on some devices it costs a pass of its own."""
+
+FOREIGN_KINDS = (
+    "conv_transpose", "attention", "instance_norm", "elementwise", "reduce", "pool", "pad", "gather", "unknown",
+)  # fmt: skip
+"""What other networks' Core ML programs have besides; no layout of ours makes one."""
 
 VIEWS = frozenset(("reshape", "cast"))
 """Kinds taken to move nothing: a reshape renames, and a caller may hand over and take fp16 itself."""
@@ -45,6 +51,7 @@ class Op(NamedTuple):
         block_output: whether it ends a block whose output must be kept (paper, appendix Table 8).
         read: numbers in all inputs.
         elements: numbers in the output.
+        tokens: whether it works on tokens, between unfold and fold, rather than on a feature map.
     """
 
     name: str
@@ -62,6 +69,7 @@ class Op(NamedTuple):
     block_output: bool
     read: int
     elements: int
+    tokens: bool = False
 
     @property
     def stage(self) -> str:
@@ -87,6 +95,7 @@ class Rows:
         self.ops: list[Op] = []
         self.in_shapes = in_shapes
         self.stride = 1
+        self.tokens = False
 
     def shape(self, x: int) -> Shape:
         """Shape of an operator's output, or of the part's first (-1) or second (-2) input."""
@@ -108,7 +117,7 @@ class Rows:
                 in_shape = in_shape or in_shapes[-1 - x]
         row = (
             name, kind, inputs, in_shape, shape, params, weights, macs, self.stride, kernel, groups, dilation,
-            False, read, math.prod(shape),
+            False, read, math.prod(shape), self.tokens,
         )  # fmt: skip
         # Past the named tuple's own constructor, which costs as much as the rest of the row.
         ops.append(tuple.__new__(Op, row))
@@ -169,7 +178,7 @@ class Rows:
 
     def activation(self, name: str, x: int, act: str) -> int:
         if act != "hardswish":
-            return self.same(name, "activation", x)
+            return self.same(name, "silu" if act == "silu" else "activation", x)
         # Core ML has no hard-swish: with y = max(x, -3), it is y * hard_sigmoid(y).
         clipped = self.same(f"{name}.clip", "activation", x)
         gate = self.same(f"{name}.gate", "activation", clipped)

@@ -1,107 +1,170 @@
-"""The operator table as six physical quantities that a latency is a non-negative sum of.
+"""An operator table as fifteen physical quantities that a latency is a non-negative sum of.
 
-Reshapes rename memory and cost nothing, and casts of the image and the logits are the caller's; activations and
-residual sums are taken as fused into the operator before them. Leaving sums out also keeps a latency from falling
-when a wider stage loses its residual.
+A convolution or product takes as long as its arithmetic or as moving its activations, whichever is longer (a
+roofline, Williams et al. 2009): `BALANCE` says how many GMACs a device does while it moves a MiB. Everything else
+costs what it moves. Reshapes rename memory and cost nothing; casts of image and logits are the caller's; residual
+sums and activations are fused with the operator before them, except SiLU: EfficientNet's published latencies say
+that an A14 makes a pass of its own for it.
 
-Maps, channels first, and tokens, channels last, are told apart: the published latencies say that moving a number
-of the second kind costs several times as much, and that is what MobileViTv2 saves.
+Tokens are told apart where a transformer runs on several sequences at once, as MobileViT's does on the pixels of a
+patch: the published latencies say that on an A14 moving those costs several times what moving a map does, as it
+would off the Neural Engine. A resize by a fraction of a pixel is told apart from one by a whole factor likewise.
 
-None of the six can fall when a network gets deeper, wider or higher in dimension, so neither can a
-prediction with non-negative coefficients.
+None of the quantities falls when a network gets deeper, wider or higher in dimension, so neither can a prediction
+with non-negative coefficients.
 """
 
 from collections.abc import Iterable, Sequence
-from math import prod
 from typing import NamedTuple
 
 from mvit_search.architecture.ops import Part, Placed, part_operators
 from mvit_search.architecture.rows import Op
 
-# A group norm's smaller steps run with the mean and the division beside them.
-_FREE = frozenset(("reshape", "cast", "activation", "add", "sub", "square", "sqrt", "div"))
-_ON_TOKENS = frozenset(("linear", "layer_norm", "transpose"))
+BALANCE = 0.04
+"""GMACs that take as long as moving a MiB of activations: 38 MACs a byte. Picked from 0.02 to 0.12 by the left-out
+errors of all three iPhones, which hardly differ between 0.03 and 0.06."""
+
+_FREE = frozenset(("reshape", "cast", "activation", "add"))
+_PRODUCTS = frozenset(("linear", "matmul", "attention"))
+_COPIES = frozenset(("concat", "pad", "split", "resize", "unknown"))
+_REDUCTIONS = frozenset(("mean", "sum", "reduce", "pool"))
 _BYTES_PER_NUMBER = 2  # the Neural Engine computes in fp16, whatever precision the file stores
 _MIB = 2**20
 
 
 class Features(NamedTuple):
-    """What a network asks of a device.
+    """What a network asks of a device; traffic is MiB of fp16 numbers read and written.
 
     Attributes:
-        operators: operators that cost a dispatch, each with a fixed overhead.
-        gmacs: billions of multiply-adds of convolutions and matrix products.
-        map_traffic_mib: MiB of activations and weights that operators on feature maps read and write; fp16.
-        token_traffic_mib: the same of linear layers, layer norms, transposes and attention products, scores apart.
-        score_mib: MiB of attention scores written by the score product, read and written by the softmax and
-            read by the weighted sum: 4 * heads * (pixels of a patch) * patches^2 numbers a layer; fp16.
-        resizes: bilinear resizes around a transformer whose patch does not divide its feature map.
+        networks: 1: what a run costs before and after its operators.
+        operators: operators that cost a dispatch.
+        conv_work_gmacs: convolutions, for each the larger of its GMACs and `BALANCE` times its MiB of activations.
+        product_work_gmacs: linear layers and matrix products likewise; of batched ones their GMACs.
+        weight_mib: weights of convolutions and linear layers.
+        silu_mib: SiLU.
+        score_mib: softmax of one sequence's attention scores.
+        batched_token_mib: linear layers, products and layer norms on several sequences at once.
+        batched_score_mib: softmax on several sequences at once.
+        transpose_mib: transposes.
+        copy_mib: concatenations, splits, pads, resizes, and operators of unknown type.
+        reduction_mib: means, sums, pooling.
+        arithmetic_mib: products, differences and quotients of maps, and norms that are not batched.
+        gather_mib: gathers, scatters, sorting.
+        uneven_resizes: resizes whose output is no multiple of their input.
     """
 
+    networks: float
     operators: float
-    gmacs: float
-    map_traffic_mib: float
-    token_traffic_mib: float
+    conv_work_gmacs: float
+    product_work_gmacs: float
+    weight_mib: float
+    silu_mib: float
     score_mib: float
-    resizes: float
+    batched_token_mib: float
+    batched_score_mib: float
+    transpose_mib: float
+    copy_mib: float
+    reduction_mib: float
+    arithmetic_mib: float
+    gather_mib: float
+    uneven_resizes: float
 
 
 FEATURE_NAMES = Features._fields
 """Feature names, in the order that coefficients and matrices keep."""
 
+_UNIT_OF_SUFFIX = {"gmacs": "ms per 1e9 MACs", "mib": "ms per MiB"}
 COEFFICIENT_UNITS = {
-    "operators": "ms per operator",
-    "gmacs": "ms per 1e9 MACs",
-    "map_traffic_mib": "ms per MiB",
-    "token_traffic_mib": "ms per MiB",
-    "score_mib": "ms per MiB",
-    "resizes": "ms per resize",
+    name: _UNIT_OF_SUFFIX.get(name.rpartition("_")[2], f"ms per {name.rstrip('s').replace('_', ' ')}")
+    for name in FEATURE_NAMES
 }
+
+OPERATOR_CLASSES = {
+    "fixed cost of a run": ("networks",),
+    "dispatch": ("operators",),
+    "convolutions": ("conv_work_gmacs",),
+    "linear layers and products": ("product_work_gmacs",),
+    "weights": ("weight_mib",),
+    "SiLU": ("silu_mib",),
+    "attention tokens": ("batched_token_mib",),
+    "attention scores": ("score_mib", "batched_score_mib"),
+    "layout": ("transpose_mib", "copy_mib", "gather_mib"),
+    "norms and arithmetic": ("reduction_mib", "arithmetic_mib"),
+    "uneven resizes": ("uneven_resizes",),
+}
+"""Features by the class of operator that people ask about; every feature is in one class."""
+
+_Amounts = tuple[float, ...]
 
 
 def features(placed: Iterable[Placed]) -> Features:
     """What a network asks of a device for one image: sums over its parts, each worked out once and cached."""
-    operators = gmacs = maps = tokens = scores = resizes = 0.0
-    for part, names, _, _ in placed:
-        times = len(names)
-        own = part.derive(_part_features)
-        operators += times * own[0]
-        gmacs += times * own[1]
-        maps += times * own[2]
-        tokens += times * own[3]
-        scores += times * own[4]
-        resizes += times * own[5]
-    return Features(operators, gmacs, maps, tokens, scores, resizes)
+    rows = [(len(names), part.derive(_part_features)) for part, names, _, _ in placed]
+    sums = (sum(times * own[index] for times, own in rows) for index in range(1, len(FEATURE_NAMES)))
+    return Features(1.0, *sums)
 
 
-def _part_features(part: Part) -> Features:
+def features_of_network(ops: Sequence[Op]) -> Features:
+    """The same of a whole network's operator table, whatever its family."""
+    return Features(1.0, *features_of_operators(ops)[1:])
+
+
+def features_of_operators(ops: Iterable[Op]) -> Features:
+    """What some operators add to a network's features: `networks` is 0, sums are taken one operator at a time."""
+    amounts = dict.fromkeys(FEATURE_NAMES, 0.0)
+    for op in ops:
+        if op.kind not in _FREE:
+            _add(op, amounts)
+    return Features(**amounts)
+
+
+def _part_features(part: Part) -> _Amounts:
     return features_of_operators(part_operators(part))
 
 
-def features_of_operators(ops: Sequence[Op]) -> Features:
-    """The same of an operator table; plain arithmetic."""
-    dispatched = macs = maps = tokens = scores = resizes = 0
-    for op in ops:
-        kind = op.kind
-        if kind in _FREE:
-            continue
-        dispatched += 1
-        macs += op.macs
-        if kind in _ON_TOKENS:
-            tokens += op.read + op.elements + op.weights
-        elif kind == "softmax":
-            # With the product that writes the scores and the one that reads the weights: four passes.
-            scores += 4 * op.elements
-        elif kind == "matmul":
-            # The softmax accounts for the scores that one product writes and the other reads.
-            weighs = ops[op.inputs[0]].kind == "softmax"
-            tokens += op.read + op.elements - (prod(op.in_shape) if weighs else op.elements)
-        elif kind == "split":
-            maps += 2 * op.elements  # it reads only the slice that it writes
-        elif kind == "batch_norm":
-            maps += op.read + op.elements + op.weights // 2  # a scale, and a shift that is free like every sum
-        else:
-            maps += op.read + op.elements + op.weights
-            resizes += kind == "resize"
+def _add(op: Op, amounts: dict[str, float]) -> None:
+    kind = op.kind
     mib = _BYTES_PER_NUMBER / _MIB
-    return Features(dispatched, macs / 1e9, maps * mib, tokens * mib, scores * mib, resizes)
+    moved = mib * (op.read + op.elements)
+    if kind == "silu":
+        amounts["silu_mib"] += moved
+        return
+    amounts["operators"] += 1
+    if kind in ("conv", "conv_transpose"):
+        amounts["conv_work_gmacs"] += max(op.macs / 1e9, BALANCE * moved)
+        amounts["weight_mib"] += mib * op.weights
+    elif kind in _PRODUCTS:
+        _add_product(op, moved, amounts)
+    elif kind == "softmax":
+        amounts["batched_score_mib" if _is_batched(op) else "score_mib"] += moved
+    elif kind == "layer_norm":
+        amounts["batched_token_mib" if _is_batched(op) else "arithmetic_mib"] += moved
+    elif kind == "transpose":
+        amounts["transpose_mib"] += moved
+    elif kind in _COPIES:
+        # A split reads only the slice that it writes.
+        amounts["copy_mib"] += 2 * mib * op.elements if kind == "split" else moved
+        amounts["uneven_resizes"] += kind == "resize" and _is_uneven(op)
+    elif kind == "gather":
+        amounts["gather_mib"] += moved
+    else:
+        amounts["reduction_mib" if kind in _REDUCTIONS else "arithmetic_mib"] += moved
+
+
+def _add_product(op: Op, moved: float, amounts: dict[str, float]) -> None:
+    amounts["weight_mib"] += _BYTES_PER_NUMBER / _MIB * op.weights
+    if _is_batched(op):
+        amounts["product_work_gmacs"] += op.macs / 1e9
+        amounts["batched_token_mib"] += moved
+    else:
+        amounts["product_work_gmacs"] += max(op.macs / 1e9, BALANCE * moved)
+
+
+def _is_batched(op: Op) -> bool:
+    """Whether it works on several sequences: (sequences, tokens, channels), or (sequences, heads, ...) of scores."""
+    rank = 3 if op.kind in ("linear", "layer_norm") else 4
+    return op.tokens and len(op.shape) >= rank and op.shape[0] > 1
+
+
+def _is_uneven(op: Op) -> bool:
+    return any(after % before for before, after in zip(op.in_shape[-2:], op.shape[-2:], strict=True))

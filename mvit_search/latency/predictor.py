@@ -1,7 +1,7 @@
-"""Latency predicted from the operator table by a target's file: plain arithmetic, half a millisecond."""
+"""Latency predicted from operator rows by a target's file: plain arithmetic, microseconds beyond the operator table."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,8 @@ from mvit_search.architecture import MobileViTConfig, Op
 from mvit_search.architecture.layouts import fuse, head, resize_in, separable_layer, softmax_layer
 from mvit_search.architecture.ops import Layout, Part, Placed, part_operators, parts
 from mvit_search.latency.base import Latency
-from mvit_search.latency.features import Features, features, features_of_operators
+from mvit_search.latency.features import Features, features_of_network, features_of_operators
+from mvit_search.latency.mil import Program
 from mvit_search.latency.target_file import TargetFile, read_target_file
 
 _ATTENTION: frozenset[Layout] = frozenset((softmax_layer, separable_layer))
@@ -20,6 +21,8 @@ _ATTENTION_WORDS: dict[frozenset[Layout], str] = {
     frozenset((separable_layer,)): "separable attention alone",
     _ATTENTION: "softmax and separable attention together",
 }
+_UNKNOWN_AT_MOST = 3
+"""An operator of unknown type may take nothing or so many times what its bytes suggest: our own guess."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,84 @@ class PredictedTarget:
     def calibration(self) -> str:
         return self.file.calibration
 
+    def latency(self, config: MobileViTConfig, num_classes: int = 1000) -> Latency:
+        """Predicted latency with an interval of the file's level (80 %), as far as the file's rows reach."""
+        return self.latency_of_parts(parts(config, num_classes), config.image_size)
+
+    def latency_of_parts(self, placed: Sequence[Placed], image_size: tuple[int, int]) -> Latency:
+        """The same from parts: also of a network with another head, or with dilation, as its source then says."""
+        own = self._ms_of_part
+        ms = self.file.values.networks + math.fsum(len(names) * part.derive(own) for part, names, _, _ in placed)
+        ratio = self.file.interval_of(in_family=True).ratio
+        source = self._source_of(placed, image_size)
+        return Latency(ms, ms / ratio, ms * ratio, source, self.name, self.file.words.protocol)
+
+    def latency_of_program(self, program: Program) -> Latency:
+        """The same of any Core ML program, with the interval of networks of all families.
+
+        What is of unknown type is counted by its bytes, as moved; the interval reaches from where it costs nothing to
+        where it costs three times that, and the source names it.
+        """
+        ms = self._weigh(features_of_network(program.ops))
+        unknown_ms = self.ms_of_operators(op for op in program.ops if op.kind == "unknown")
+        ratio = self.file.interval_of(in_family=False).ratio
+        low, high = (ms - unknown_ms) / ratio, (ms + (_UNKNOWN_AT_MOST - 1) * unknown_ms) * ratio
+        source = self._source(in_family=False)
+        if program.unknown:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in program.unknown)
+            source = f"{source}; lower confidence: operators of unknown type counted by bytes ({kinds})"
+        return Latency(ms, low, high, source, self.name, self.file.words.protocol)
+
+    def ms_of_operators(self, ops: Iterable[Op]) -> float:
+        """What some operators add to a prediction; with `fixed_ms` the shares of a network add up to it.
+
+        A share has no interval: the error was found on whole networks.
+        """
+        return self._weigh(features_of_operators(ops))
+
     @property
-    def source(self) -> str:
+    def fixed_ms(self) -> float:
+        """What a prediction has beside its operators."""
+        return self.file.values.networks
+
+    def ms_by_feature(self, ops: Iterable[Op]) -> Features:
+        """What some operators add to a prediction, feature by feature (ms)."""
+        amounts = features_of_operators(ops)
+        return Features(*(value * amount for value, amount in zip(self.file.values, amounts, strict=True)))
+
+    @cached_property
+    def _ms_of_part(self) -> Callable[[Part], float]:
+        """One function object a target: a part keeps its result under it, so no candidate pays for it again."""
+
+        def ms_of_part(part: Part) -> float:
+            return self.ms_of_operators(part_operators(part))
+
+        return ms_of_part
+
+    def _weigh(self, amounts: Features) -> float:
+        return math.fsum(value * amount for value, amount in zip(self.file.values, amounts, strict=True))
+
+    def _source(self, *, in_family: bool) -> str:
         """One phrase: what predicted it and how wrong that was on networks it had not seen."""
-        error = self.file.errors.leave_one_network_out_mape_percent
-        return f"predicted: {self.name} calibration {self.file.date[:7]}, leave-one-out MAPE {error:.1f} %"
+        group, file = self.file.group_of(in_family=in_family), self.file
+        error = group.errors.network.mape_percent if in_family else group.errors.network.median_percent
+        statistic = "MAPE" if in_family else "median error"
+        version = f" v{file.version}" if file.version > 1 else ""
+        return (
+            f"predicted: {self.name} calibration {file.date[:7]}{version}, leave-one-out {statistic} {error:.1f} % "
+            f"on {group.networks} {'MobileViTs' if in_family and file.family else 'networks'}"
+        )
 
     @cached_property
     def _fitted(self) -> tuple[tuple[tuple[int, int], frozenset[Layout]], ...]:
-        """Image size of every fitted row, and the layouts of the parts that its network is made of."""
-        return tuple((row.image_size, _layouts(parts(row.config))) for row in self.file.rows)
+        """Image size of every fitted MobileViT, and the layouts of the parts that it is made of."""
+        return tuple(
+            (row.image_size, _layouts(parts(row.config))) for row in self.file.rows if row.config and not row.fallback
+        )
 
     def _source_of(self, placed: Sequence[Placed], size: tuple[int, int]) -> str:
         """The error that was found, and in what the network differs from all rows it was found on."""
-        source, layouts = self.source, _layouts(placed)
+        source, layouts = self._source(in_family=True), _layouts(placed)
         alike = [(of, fitted) for of, fitted in self._fitted if fitted & _ATTENTION == layouts & _ATTENTION]
         sizes = sorted({of for of, _ in alike or self._fitted})
         resized = size not in sizes
@@ -78,28 +145,6 @@ class PredictedTarget:
         if unknown:
             source = f"{source}; no fitted row has {' or '.join(unknown)}"
         return f"{source}, error unknown" if resized or unknown else source
-
-    def latency(self, config: MobileViTConfig, num_classes: int = 1000) -> Latency:
-        """Predicted latency with an interval of the file's level (80 %), as far as the file's rows reach."""
-        return self.latency_of_parts(parts(config, num_classes), config.image_size)
-
-    def latency_of_parts(self, placed: Sequence[Placed], image_size: tuple[int, int]) -> Latency:
-        """The same from parts: also of a network with another head, or with dilation, as its source then says."""
-        ms = self._weigh(features(placed))
-        ratio = self.file.interval.ratio
-        source = self._source_of(placed, image_size)
-        return Latency(ms, ms / ratio, ms * ratio, source, self.name, self.file.protocol)
-
-    def ms_of_operators(self, ops: Sequence[Op]) -> float:
-        """What some operators add to a prediction: the features are sums, so the shares of a network add up to it.
-
-        `ops` is a table of its own, inputs counted from its first operator. A share has no interval: the error
-        was found on whole networks.
-        """
-        return self._weigh(features_of_operators(ops))
-
-    def _weigh(self, amounts: Features) -> float:
-        return math.fsum(value * amount for value, amount in zip(self.file.values, amounts, strict=True))
 
 
 def _layouts(placed: Iterable[Placed]) -> frozenset[Layout]:

@@ -1,13 +1,11 @@
-"""The file of a predicted target: coefficients, errors, and every row they came from.
+"""The JSON file of a predicted target: coefficients, the rows they were fitted to, and how wrong they are.
 
-`targets/<name>.json` is written by `benchmarks/fit_latency.py` and read here; a file that breaks a rule is
-refused with the field's name. Adding a target is adding a file.
+A file is self-contained: it can be fitted again from its own rows and settings, and a test does.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +13,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mvit_search.architecture import PRESETS, MobileViTConfig, MobileViTStage, parse_config
+from mvit_search.architecture import MobileViTConfig
 from mvit_search.architecture.config import known_fields, validation_input_error
 from mvit_search.errors import InputError
-from mvit_search.latency.features import COEFFICIENT_UNITS, FEATURE_NAMES
+from mvit_search.latency.features import COEFFICIENT_UNITS, FEATURE_NAMES, Features
 
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Frozen(BaseModel):
@@ -31,70 +30,83 @@ class _Frozen(BaseModel):
 
 
 class Row(_Frozen):
-    """One published latency of a network that the operator table can describe.
+    """One published or measured latency of a network whose operators are known.
 
-    `patch_sizes` are the sides of the square patches of the MobileViT stages, first to last. `digitised`
-    means read off a figure. `weight` is the row's weight in the fit.
+    Attributes:
+        network: name of the network with its resolution; rows of one name are left out together.
+        model: the network's model, whatever its resolution and patches: `MobileViT-XS`, `MobileOne-S0`.
+        series: all variants of the model: `MobileOne`.
+        config: the network as a config, if it is a MobileViT; None for other families.
+        image_size: (height, width), pixels.
+        gmacs: billions of multiply-adds; for the baselines.
+        mweights: millions of stored numbers; for the baselines.
+        amounts: the network's features, in the order of `FEATURE_NAMES`.
+        device, compute_units, latency_ms: what was measured.
+        paper: who measured, in a few words; rows of one paper are left out together.
+        source, url, note: where the figure stands.
+        digitised: read off a figure.
+        weight: the row's weight in the fit.
     """
 
+    network: Text
     model: Text
-    preset: Text
-    patch_sizes: tuple[int, ...]
+    series: Text
+    config: MobileViTConfig | None
     image_size: tuple[int, int]
+    gmacs: Positive
+    mweights: Positive
+    amounts: tuple[NonNegative, ...]
     device: Text
     compute_units: Text
     latency_ms: Positive
+    paper: Text
     source: Text
-    url: Text
+    url: str
     note: str
     digitised: bool
     weight: Positive
 
     @model_validator(mode="after")
-    def _describes_a_network(self) -> Self:
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is unknown (known: {', '.join(PRESETS)})")
-        wanted = sum(isinstance(stage, MobileViTStage) for stage in PRESETS[self.preset].stages)
-        if len(self.patch_sizes) != wanted:
-            raise ValueError(f"patch_sizes must have {wanted} sides, one a MobileViT stage")
+    def _has_every_feature(self) -> Self:
+        if len(self.amounts) != len(FEATURE_NAMES):
+            raise ValueError(f"amounts must be {len(FEATURE_NAMES)} numbers: {', '.join(FEATURE_NAMES)}")
         return self
 
-    @cached_property
-    def config(self) -> MobileViTConfig:
-        """The network that was measured.
-
-        Raises:
-            InputError: a size is out of the config's bounds.
-        """
-        sides = iter(self.patch_sizes)
-        stages = [_with_patch(stage, sides) for stage in PRESETS[self.preset].model_dump()["stages"]]
-        document = {**PRESETS[self.preset].model_dump(), "stages": stages, "image_size": self.image_size}
-        return parse_config(document, source=f"row {self.model}")
+    @property
+    def in_family(self) -> bool:
+        """Whether the network is a MobileViT, of either version."""
+        return self.config is not None
 
 
 class FittedRow(Row):
     """A row with what the fit says of it.
 
-    `fitted_ms` saw the row. The others did not: without the row itself, without every row of the same
-    network, without every row of the same model. The error is that of the second.
+    `fitted_ms` saw the row. The others did not: without every row of the same network, without every row of the
+    same paper. `fallback` names a row that took more than twice its left-out prediction: the network, as that
+    paper converted it, seems to have left the Neural Engine. Such a row has little weight by itself, and is not
+    counted in the interval.
     """
 
     fitted_ms: Positive
-    row_left_out_ms: Positive
     network_left_out_ms: Positive
-    model_left_out_ms: Positive
+    paper_left_out_ms: Positive
     left_out_error_percent: Finite
+    fallback: bool
+
+    def bare(self) -> Row:
+        """The row without what a fit says of it."""
+        return Row(**{field: getattr(self, field) for field in Row.model_fields})
 
 
 class ExcludedRow(_Frozen):
-    """A published latency of the family that the fit must not see, with the reason."""
+    """A published latency that the fit does not see, with the reason."""
 
     model: Text
     device: Text
     compute_units: Text
     latency_ms: Positive | None
     source: Text
-    url: Text
+    url: str
     reason: Text
 
 
@@ -107,60 +119,115 @@ class Coefficient(_Frozen):
     prior_scale: Positive
 
 
-class LeftOutErrors(_Frozen):
-    """Mean absolute percentage errors on what a fit did not see.
+class FitSettings(_Frozen):
+    """How the coefficients are fitted.
 
-    By row: the mean over rows; flattered by the rows that repeat a network. By network and by model (XXS,
-    XS, S): all rows of the network or model left out together; the mean over networks. `kendall_tau` ranks
-    the networks' left-out predictions against their measurements.
+    Attributes:
+        ridge: strength of the priors.
+        tail: a row this far off, as a natural log, has half its weight left.
+        family_weight: how much more a MobileViT's row weighs than another network's.
+        paper_spread: standard deviation of papers' common factors, as a natural log, before any row is seen.
+        reference_papers: papers whose factor is 1: their protocol is what the target predicts.
     """
 
-    leave_one_row_out_mape_percent: NonNegative
-    leave_one_network_out_mape_percent: NonNegative
-    leave_one_model_out_mape_percent: NonNegative
+    ridge: Positive
+    tail: Positive
+    family_weight: Positive
+    paper_spread: Positive
+    reference_papers: tuple[Text, ...]
+
+
+class PaperEffect(_Frozen):
+    """By how much a paper's latencies lie above the reference papers', and from how many rows that is known."""
+
+    paper: Text
+    percent: Finite
+    rows: Annotated[int, Field(ge=1)]
+
+
+class LeftOut(_Frozen):
+    """Errors on what a fit did not see: mean and median over networks of the absolute error, percent."""
+
+    mape_percent: NonNegative
+    median_percent: NonNegative
+
+
+class Errors(_Frozen):
+    """Errors with every row of a network, of a model, of a series, of a paper left out together.
+
+    `kendall_tau` ranks the networks' left-out predictions against their measurements.
+    """
+
+    network: LeftOut
+    model: LeftOut
+    series: LeftOut
+    paper: LeftOut
     kendall_tau: Annotated[float, Field(ge=-1, le=1)]
 
 
-class Interval(_Frozen):
-    """How wide a prediction's interval is: from ms / ratio to ms * ratio.
+class Group(_Frozen):
+    """How wrong the fit is on some of the rows, beside the baselines.
 
-    `log_sigma` is the root mean square over networks of ln(measured / network_left_out_ms); `quantile` is
-    Student's t for the level with so few degrees of freedom (networks - 1). One width for every network: it
-    is no wider far from the rows, where it should be trusted less.
+    Attributes:
+        rows, networks, papers: how many there are.
+        fallbacks: rows that are named as fallbacks; they count in all errors, and not in the interval.
+        errors: the predictor's.
+        macs_only: those of log(ms) = a + b log(MACs).
+        macs_and_weights: those of log(ms) = a + b log(MACs) + c log(weights).
     """
 
-    level: Annotated[float, Field(gt=0, lt=1)]
-    log_sigma: Positive
-    degrees_of_freedom: Annotated[int, Field(ge=1)]
-    quantile: Positive
-    rows_covered: Annotated[int, Field(ge=0)]
-
-    @property
-    def ratio(self) -> float:
-        """Upper end over prediction, and prediction over lower end."""
-        return math.exp(self.quantile * self.log_sigma)
+    rows: Annotated[int, Field(ge=1)]
+    networks: Annotated[int, Field(ge=1)]
+    papers: Annotated[int, Field(ge=1)]
+    fallbacks: Annotated[int, Field(ge=0)]
+    errors: Errors
+    macs_only: Errors
+    macs_and_weights: Errors
 
 
-class TargetFile(_Frozen):
-    """A predicted target, whole."""
+class Interval(_Frozen):
+    """A prediction's interval: from ms / ratio to ms * ratio.
 
-    format: Literal[1]
+    `ratio` is the quantile of the networks' left-out errors, fallbacks apart, that makes an interval of this level
+    for one more network (split conformal prediction). Coverage is counted with each network's interval made from
+    the others: `coverage_percent` of the rows that are no fallbacks, `coverage_with_fallbacks_percent` of all.
+    One width for every network: it is no wider far from the rows, where it should be trusted less.
+    """
+
+    level: Share
+    ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    networks: Annotated[int, Field(ge=1)]
+    coverage_percent: Annotated[float, Field(ge=0, le=100)]
+    coverage_with_fallbacks_percent: Annotated[float, Field(ge=0, le=100)]
+
+
+class Words(_Frozen):
+    """What a target's file says besides numbers."""
+
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     device: Text
-    unit: Literal["ms"]
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     regime: Text
     protocol: Text
     method: Text
     limits: Text
-    ridge: NonNegative
+
+
+class TargetFile(_Frozen):
+    """A predicted target, whole. `family` is of MobileViTs alone, `all` of every network."""
+
+    format: Literal[2]
+    unit: Literal["ms"]
+    version: Annotated[int, Field(ge=1)]
+    based_on: str
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    words: Words
+    settings: FitSettings
     coefficients: dict[str, Coefficient]
+    papers: tuple[PaperEffect, ...]
+    family: Group | None
+    all: Group
+    family_interval: Interval | None
     interval: Interval
-    errors: LeftOutErrors
-    baseline: Text
-    baseline_errors: LeftOutErrors
-    num_rows: int
-    num_networks: int
     rows: Annotated[tuple[FittedRow, ...], Field(min_length=1)]
     excluded: tuple[ExcludedRow, ...]
 
@@ -172,23 +239,36 @@ class TargetFile(_Frozen):
         for name, coefficient in self.coefficients.items():
             if coefficient.unit != COEFFICIENT_UNITS[name]:
                 raise ValueError(f"coefficient {name} must have the unit {COEFFICIENT_UNITS[name]!r}")
-        # Every network has feature maps, so this keeps every prediction above zero.
-        if self.coefficients["map_traffic_mib"].value == 0:
-            raise ValueError("coefficient map_traffic_mib must be above zero")
-        if self.num_rows != len(self.rows):
-            raise ValueError(f"num_rows {self.num_rows} must equal the number of rows, {len(self.rows)}")
+        # Every network is one network, so this keeps every prediction above zero.
+        if self.coefficients["networks"].value == 0:
+            raise ValueError("coefficient networks must be above zero")
         return self
 
+    @property
+    def name(self) -> str:
+        """Name of the target."""
+        return self.words.name
+
     @cached_property
-    def values(self) -> tuple[float, ...]:
-        """Coefficient values in the order of `FEATURE_NAMES`."""
-        return tuple(coefficient.value for coefficient in self.coefficients.values())
+    def values(self) -> Features:
+        """Coefficient values."""
+        return Features(*(coefficient.value for coefficient in self.coefficients.values()))
 
     @cached_property
     def calibration(self) -> str:
-        """Name, date, and a digest of what shapes a prediction: `iphone12-2026-11-22-1a2b3c4d`."""
-        text = json.dumps([dict(zip(FEATURE_NAMES, self.values, strict=True)), self.interval.ratio])
-        return f"{self.name}-{self.date}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        """Name, date, version, and a digest of what shapes a prediction: `iphone12-2026-11-24-v1-1a2b3c4d`."""
+        ratios = [interval.ratio for interval in (self.interval, self.family_interval) if interval]
+        text = json.dumps([self.values._asdict(), ratios])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"{self.name}-{self.date}-v{self.version}-{digest}"
+
+    def interval_of(self, *, in_family: bool) -> Interval:
+        """The interval for a MobileViT, or for any network."""
+        return (self.family_interval if in_family else None) or self.interval
+
+    def group_of(self, *, in_family: bool) -> Group:
+        """The errors on MobileViTs, or on every network."""
+        return (self.family if in_family else None) or self.all
 
 
 def read_target_file(path: Path) -> TargetFile:
@@ -202,15 +282,28 @@ def read_target_file(path: Path) -> TargetFile:
     except OSError as error:
         raise InputError(str(path), None, f"cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        models = (TargetFile, FittedRow, ExcludedRow, Coefficient, LeftOutErrors, Interval)
+        models = (
+            TargetFile, Words, FittedRow, ExcludedRow, Coefficient, FitSettings, PaperEffect, Group, Errors, LeftOut,
+            Interval,
+        )  # fmt: skip
         raise validation_input_error(error, path.name, known_fields(*models)) from None
-    if target.name != path.stem:
-        raise InputError(f"{path.name}: name", target.name, f"must be the file's stem, {path.stem!r}")
+    if path.stem != target.name and not path.stem.startswith(f"{target.name}-"):
+        rule = f"must begin the file's name, {path.stem!r}"
+        raise InputError(f"{path.name}: words.name", target.name, rule, "rename the file or the target")
     return target
 
 
-def _with_patch(stage: dict[str, object], sides: Iterator[int]) -> dict[str, object]:
-    if stage["kind"] != "mobilevit":
-        return stage
-    side = next(sides)
-    return {**stage, "patch_h": side, "patch_w": side}
+def text_of(target: TargetFile) -> str:
+    """The content of the target's file: one line a row, so that a change of a row shows in one line."""
+    document = target.model_dump(mode="json")
+    lines = {
+        key: ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in document.pop(key))
+        for key in ("rows", "excluded")
+    }
+    head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
+    return f'{head},\n "rows": [\n{lines["rows"]}\n ],\n "excluded": [\n{lines["excluded"]}\n ]\n}}\n'
+
+
+def log_ratio(measured_ms: float, predicted_ms: float) -> float:
+    """How far a prediction is off, as a natural log; above zero: too low."""
+    return math.log(measured_ms / predicted_ms)
