@@ -6,8 +6,10 @@ has not run on a phone yet.
 """
 
 import asyncio
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +47,7 @@ class PhoneLink:
     def __init__(self) -> None:
         self._phone: Phone | None = None
         self._device: Any = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
 
     def phone(self, find: Callable[[], Phone]) -> Phone:
         """The phone; found once, so that a run stays on it."""
@@ -74,8 +76,9 @@ class PhoneLink:
             settings.folder.mkdir(parents=True, exist_ok=True)
             return settings.folder
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="mvit-search-iphone-", ignore_cleanup_errors=True)
-        return Path(self._folder.name)
+            self._folder = Path(tempfile.mkdtemp(prefix="mvit-search-iphone-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        return self._folder
 
 
 @dataclass(frozen=True)
