@@ -21,7 +21,10 @@ def run(
     budget: Budget = None,
     target: Annotated[
         str | None,
-        typer.Option(help="Device: iphone12 (predicted), cpu (measured here), http://... (a measurement server)."),
+        typer.Option(
+            help="Device: iphone12 (predicted); cpu-torch, cpu-onnx, mac, iphone (measured here or on the cable); "
+            "http://... (a measurement server)."
+        ),
     ] = None,
     space: Annotated[
         str | None, typer.Option(help="Search space: a name or a .yaml file.  [default: mobilevit]")

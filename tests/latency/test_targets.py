@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage, preset
 from mvit_search.architecture.ops import parts
 from mvit_search.errors import UnknownNameError
-from mvit_search.latency import CpuTarget, Latency, PredictedTarget, Target, load_target, target_names
+from mvit_search.latency import (
+    CpuOnnxRuntime,
+    CpuTorchRuntime,
+    Latency,
+    MeasuredTarget,
+    PredictedTarget,
+    Target,
+    load_target,
+    target_names,
+)
 from mvit_search.latency.features import features
+from tests.latency.networks import SHORT
 
 IPHONE12 = load_target("iphone12")
 assert isinstance(IPHONE12, PredictedTarget)
@@ -32,10 +42,16 @@ def change(stage: MobileViTStage, **values: object) -> MobileViTStage:
 
 def quick(name: str) -> Target:
     """The target, with a short protocol where it measures."""
-    return CpuTarget(threads=1, warmup=1, repeats=3, seconds=0) if name == "cpu" else load_target(name)
+    runtimes = {"cpu-torch": CpuTorchRuntime, "cpu-onnx": CpuOnnxRuntime}
+    return MeasuredTarget(runtimes[name](threads=1, timing=SHORT)) if name in runtimes else load_target(name)
 
 
-@pytest.mark.parametrize("name", target_names())
+def test_apples_devices_are_targets_too() -> None:
+    """tests/latency/test_runtimes.py has their contract: they cannot be loaded here."""
+    assert {"mac", "mac:ane", "mac:gpu", "mac:cpu", "iphone"} <= set(target_names())
+
+
+@pytest.mark.parametrize("name", [name for name in target_names() if name.split(":")[0] not in ("mac", "iphone")])
 def test_every_target_gives_value_interval_and_source(name: str) -> None:
     assert load_target(name).name == name
     target = quick(name)
@@ -46,7 +62,7 @@ def test_every_target_gives_value_interval_and_source(name: str) -> None:
     assert 0 < latency.low_ms <= latency.ms <= latency.high_ms < float("inf")
     assert latency.target == name
     assert latency.protocol
-    assert latency.source.startswith(f"{'measured' if target.measured else 'predicted'}: {name}")
+    assert latency.source.startswith("measured: " if target.measured else f"predicted: {name}")
     assert target.calibration.startswith(name)
     assert target.calibration == quick(name).calibration
 
