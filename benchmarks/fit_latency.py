@@ -221,6 +221,8 @@ def table(file: TargetFile, *, with_rows: bool = False) -> str:
 def _group_lines(label: str, group: Group, interval: Interval | None) -> Iterator[str]:
     yield f"{label}: {group.rows} rows, {group.networks} networks, {group.fallbacks} fallbacks among the rows"
     yield _error_line("this predictor", group.errors)
+    if group.fallbacks:
+        yield _error_line("this predictor, fallbacks apart", group.regular)
     yield _error_line("MACs alone, log-log", group.macs_only)
     yield _error_line("MACs and weights, log-log", group.macs_and_weights)
     if interval:

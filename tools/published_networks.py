@@ -56,8 +56,8 @@ EfficientFormerV2|L|efficientformerv2_l|224,512
 EfficientFormerV2|S0|efficientformerv2_s0|224
 EfficientFormerV2|S1|efficientformerv2_s1|224
 EfficientFormerV2|S2|efficientformerv2_s2|224,512
-EfficientFormer|L1|efficientformer_l1|224,512
-EfficientFormer|L3|efficientformer_l3|224,512
+EfficientFormer|L1|efficientformer_l1|224
+EfficientFormer|L3|efficientformer_l3|224
 EfficientFormer|L7|efficientformer_l7|224
 EfficientNetV2|~S|efficientnetv2_s|384
 EfficientNet|B0|efficientnet_b0|224,512
@@ -104,7 +104,6 @@ MobileNetV1|1.0|mobilenetv1_100|224
 MobileNetV2|0.5|mobilenetv2_050|224
 MobileNetV2|1.0|mobilenetv2_100|224
 MobileNetV2|1.4|mobilenetv2_140|224
-MobileNetV2|2.0|mobilenetv2_200|224
 MobileNetV3|Large 0.75|mobilenetv3_large_075|224
 MobileNetV3|Large|mobilenetv3_large_100|224
 MobileNetV3|Small 0.75|mobilenetv3_small_075|224
@@ -137,7 +136,6 @@ RepViT|M1.0|repvit_m1_0|224
 RepViT|M1.1|repvit_m1_1|224,512
 RepViT|M1.5|repvit_m1_5|224,512
 RepViT|M2.3|repvit_m2_3|224,512
-ResMLP|S24|resmlp_24_224|224
 ResNet|18|resnet18|224,512
 ResNet|50|resnet50|224,512
 SHViT|S2|shvit_s2|224

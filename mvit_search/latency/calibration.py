@@ -99,6 +99,7 @@ def _group(problem: Problem, left_out: dict[str, Array], members: Mask, fallback
         papers=len({row.paper for row in own}),
         fallbacks=int((fallback & members).sum()),
         errors=problem.errors(left_out, members),
+        regular=problem.errors(left_out, members & ~fallback),
         macs_only=problem.baseline([gmacs], members),
         macs_and_weights=problem.baseline([gmacs, mweights], members),
     )

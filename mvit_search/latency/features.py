@@ -14,6 +14,7 @@ None of the quantities falls when a network gets deeper, wider or higher in dime
 with non-negative coefficients.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -43,8 +44,8 @@ class Features(NamedTuple):
         weight_mib: weights of convolutions and linear layers.
         silu_mib: SiLU.
         score_mib: softmax of one sequence's attention scores.
-        batched_token_mib: linear layers, products and layer norms on several sequences at once.
-        batched_score_mib: softmax on several sequences at once.
+        batched_token_mib: linear layers, products and layer norms on several sequences at once, scores apart.
+        batched_score_mib: attention scores of several sequences at once, written, normalised and read.
         transpose_mib: transposes.
         copy_mib: concatenations, splits, pads, resizes, and operators of unknown type.
         reduction_mib: means, sums, pooling.
@@ -154,8 +155,12 @@ def _add(op: Op, amounts: dict[str, float]) -> None:
 def _add_product(op: Op, moved: float, amounts: dict[str, float]) -> None:
     amounts["weight_mib"] += _BYTES_PER_NUMBER / _MIB * op.weights
     if _is_batched(op):
+        # Of a product of matrices the larger, on either side, is taken for the scores: they are, once there are more
+        # tokens than channels a head, and before that they are few.
+        scores = max(math.prod(op.in_shape), op.elements) if op.kind == "matmul" else 0
         amounts["product_work_gmacs"] += op.macs / 1e9
-        amounts["batched_token_mib"] += moved
+        amounts["batched_score_mib"] += _BYTES_PER_NUMBER / _MIB * scores
+        amounts["batched_token_mib"] += moved - _BYTES_PER_NUMBER / _MIB * scores
     else:
         amounts["product_work_gmacs"] += max(op.macs / 1e9, BALANCE * moved)
 

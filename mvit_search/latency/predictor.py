@@ -117,12 +117,19 @@ class PredictedTarget:
     def _source(self, *, in_family: bool) -> str:
         """One phrase: what predicted it and how wrong that was on networks it had not seen."""
         group, file = self.file.group_of(in_family=in_family), self.file
-        error = group.errors.network.mape_percent if in_family else group.errors.network.median_percent
+        error = group.regular.network.mape_percent if in_family else group.regular.network.median_percent
         statistic = "MAPE" if in_family else "median error"
         version = f" v{file.version}" if file.version > 1 else ""
+        among = "MobileViTs" if in_family and file.family else "networks"
+        plural = "s" if group.fallbacks > 1 else ""
+        fallbacks = (
+            f" but for {group.fallbacks} of {group.rows} rows, fallback{plural} off the Neural Engine"
+            if group.fallbacks
+            else ""
+        )
         return (
             f"predicted: {self.name} calibration {file.date[:7]}{version}, leave-one-out {statistic} {error:.1f} % "
-            f"on {group.networks} {'MobileViTs' if in_family and file.family else 'networks'}"
+            f"on {group.networks} {among}{fallbacks}"
         )
 
     @cached_property

@@ -83,8 +83,8 @@ class FittedRow(Row):
 
     `fitted_ms` saw the row. The others did not: without every row of the same network, without every row of the
     same paper. `fallback` names a row that took more than twice its left-out prediction: the network, as that
-    paper converted it, seems to have left the Neural Engine. Such a row has little weight by itself, and is not
-    counted in the interval.
+    paper converted it, seems to have left the Neural Engine. Such a row has little weight by itself, and counts half
+    in the interval.
     """
 
     fitted_ms: Positive
@@ -170,8 +170,9 @@ class Group(_Frozen):
 
     Attributes:
         rows, networks, papers: how many there are.
-        fallbacks: rows that are named as fallbacks; they count in all errors, and not in the interval.
+        fallbacks: rows that are named as fallbacks; they count in all errors but the regular ones.
         errors: the predictor's.
+        regular: the predictor's on rows that are no fallbacks.
         macs_only: those of log(ms) = a + b log(MACs).
         macs_and_weights: those of log(ms) = a + b log(MACs) + c log(weights).
     """
@@ -181,6 +182,7 @@ class Group(_Frozen):
     papers: Annotated[int, Field(ge=1)]
     fallbacks: Annotated[int, Field(ge=0)]
     errors: Errors
+    regular: Errors
     macs_only: Errors
     macs_and_weights: Errors
 
@@ -188,9 +190,10 @@ class Group(_Frozen):
 class Interval(_Frozen):
     """A prediction's interval: from ms / ratio to ms * ratio.
 
-    `ratio` is the quantile of the networks' left-out errors, fallbacks apart, that makes an interval of this level
-    for one more network (split conformal prediction). Coverage is counted with each network's interval made from
-    the others: `coverage_percent` of the rows that are no fallbacks, `coverage_with_fallbacks_percent` of all.
+    `ratio` is the quantile of the rows' left-out errors that makes an interval of this level for one more network
+    (split conformal prediction); a network counts once however often it was measured, and a fallback half. Coverage
+    is counted with each network's interval made from the others: `coverage_percent` of the rows that are no
+    fallbacks, `coverage_with_fallbacks_percent` of all.
     One width for every network: it is no wider far from the rows, where it should be trusted less.
     """
 
