@@ -15,7 +15,7 @@ from mvit_search.analysis.profile_picture import picture_columns, picture_svg
 from mvit_search.analysis.profile_published import published_facts
 from mvit_search.architecture import PRESETS, ConvStage, MobileViTConfig, MobileViTStage
 from mvit_search.errors import InputError, UnknownNameError
-from mvit_search.latency import CpuTarget, load_target
+from mvit_search.latency import CpuTorchRuntime, MeasuredTarget, TimingSettings, load_target
 from tests.browser import needs_chromium, rendered, tags
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -178,7 +178,8 @@ def test_names_from_files_are_escaped():
 
 
 def test_a_measured_network_has_no_shares(tmp_path):
-    quick = CpuTarget(threads=1, warmup=0, repeats=2, seconds=0)
+    timing = TimingSettings(warmup=0, min_runs=3, max_seconds=0)
+    quick = MeasuredTarget(CpuTorchRuntime(threads=1, timing=timing))
     profile = network_profile("xxs", XXS.with_image_size(64), quick)
     assert profile.layer_ms is None
     assert "predicted_ms" not in profile.document()["layers"][0]
@@ -189,9 +190,9 @@ def test_a_measured_network_has_no_shares(tmp_path):
 
 def test_a_measuring_target_refuses_before_memory_is_taken():
     with pytest.raises(InputError, match="runs the network, which needs"):
-        network_profile("s", PRESETS["mobilevit-s"].with_image_size(8192), CpuTarget())
+        network_profile("s", PRESETS["mobilevit-s"].with_image_size(8192), load_target("cpu-torch"))
     with pytest.raises(InputError, match="measures classification networks"):
-        network_profile("s", PRESETS["mobilevit-s"], CpuTarget(), task="detection")
+        network_profile("s", PRESETS["mobilevit-s"], load_target("cpu-torch"), task="detection")
 
 
 def test_impossible_tasks_are_input_errors():
