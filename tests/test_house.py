@@ -27,6 +27,9 @@ TORCH_FREE_FILES = (
     "architecture/published.py",
     "architecture/__init__.py",
 )
+TORCH_FILES = (
+    "blocks", "network", "weights", "task_networks", "checkpoints", "neural_engine", "random_weights",
+)  # fmt: skip
 
 
 def imports(path: Path) -> list[str]:
@@ -66,11 +69,7 @@ def test_dashboards_import_the_analysis_and_what_stands_left_of_it():
 
 @pytest.mark.parametrize("name", TORCH_FREE_FILES)
 def test_the_description_of_a_network_never_imports_its_torch_files(name):
-    torch_files = {
-        f"mvit_search.architecture.{stem}" for stem in (
-            "blocks", "network", "weights", "task_networks", "checkpoints", "neural_engine", "random_weights",
-        )
-    }
+    torch_files = {f"mvit_search.architecture.{stem}" for stem in TORCH_FILES}
     for module in imports(PACKAGE / name):
         assert module.split(".")[0] != "torch"
         assert not any(module.startswith(file) for file in torch_files)

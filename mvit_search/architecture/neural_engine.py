@@ -134,7 +134,7 @@ class EngineAttention(nn.Module):
         super().__init__()
         dim, self.heads = attention.out.in_features, attention.num_heads
         weight, bias = _matrix(attention.qkv, norm)
-        scale = torch.ones(3 * dim)
+        scale = torch.ones_like(bias)
         scale[:dim] = (dim // self.heads) ** -0.5
         self.qkv = _conv(weight * scale[:, None], bias * scale)
         self.out = _conv(*_matrix(attention.out))

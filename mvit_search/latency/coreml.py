@@ -41,10 +41,11 @@ LAYOUT_OPERATORS = frozenset((
 ))  # fmt: skip
 """MIL operator types that compute nothing: they rename, move or copy."""
 
-# Largest difference to the network in torch, as a share of its largest logit; both are fp32, so that what passes it is
-# another order of the sums and nothing else.
+# Largest difference to the network in torch, as a share of its largest logit. Both are fp32, where another order of the
+# sums makes 1e-6, in odd networks 1e-4; fp16, which the program computes in, rounds each number by 5e-4.
 _TOLERANCE = 1e-3
 _TINY_LOGIT = 1e-3
+_SHOWN = 300  # characters of torch's list of keys
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,9 @@ def convert(
     settings = settings or ConversionSettings()
     begin = time.perf_counter()
     with _silence() if quiet else contextlib.nullcontext():
-        reference = _reference(network, settings.num_classes, weights, seed)
-        traced, max_difference = _traced(reference, settings)
+        with _one_thread():
+            reference = _reference(network, settings.num_classes, weights, seed)
+            traced, max_difference = _traced(reference, settings)
         model = _program(traced, reference.config, settings)
     _describe(model, reference.config, settings, _origin(network, weights, seed))
     types = [op.op_type for op in model._mil_program.functions["main"].operations if op.op_type != "const"]
@@ -138,11 +140,17 @@ def write_package(
         InputError: as `convert`, or `path` has another suffix or cannot be written.
         WorkError: as `convert`.
     """
-    if path.suffix != SUFFIX:
-        raise InputError("path", str(path), f"must end in {SUFFIX}")
+    _require_place(path)
+    converted = convert(network, settings, weights=weights, seed=seed, quiet=quiet)
+    save_package(converted, path)
+    return converted
+
+
+def save_package(converted: Converted, path: Path) -> None:
+    """Write a converted network once; see `write_package`."""
+    _require_place(path)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            converted = convert(network, settings, weights=weights, seed=seed, quiet=quiet)
             written = Path(folder) / path.name
             converted.model.save(str(written))
             # coremltools keeps it until the process ends, which would fill the disk of a long search.
@@ -153,7 +161,14 @@ def write_package(
     except OSError as error:
         rule = f"cannot be written ({error.strerror or error})"
         raise InputError("path", str(path), rule, "choose another place") from error
-    return converted
+
+
+def _require_place(path: Path) -> None:
+    """Before the seconds that a conversion takes."""
+    if path.suffix != SUFFIX:
+        raise InputError("path", str(path), f"must end in {SUFFIX}")
+    if not path.parent.is_dir():
+        raise InputError("path", str(path), "is in a folder that does not exist", "make it, or choose another place")
 
 
 def _reference(
@@ -175,7 +190,8 @@ def _reference(
         try:
             reference.load_state_dict(weights, strict=True)
         except RuntimeError as error:
-            raise InputError("weights", None, f"do not fit the network ({error})") from error
+            rule = f"do not fit the network ({str(error)[:_SHOWN]} ...)"
+            raise InputError("weights", None, rule, "see `mvit-search weights convert`") from error
     return reference
 
 
@@ -221,10 +237,9 @@ def _program(traced: "nn.Module", config: MobileViTConfig, settings: ConversionS
             compute_precision=ct.precision.FLOAT16,
             skip_model_load=True,
         )
-    except OSError:
-        raise
     except Exception as error:  # coremltools has no error type of its own
-        raise WorkError(f"Core ML conversion: coremltools failed ({type(error).__name__}: {error})") from error
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise WorkError(f"Core ML conversion: coremltools failed ({what})") from error
 
 
 def _coremltools() -> Any:
@@ -261,6 +276,19 @@ def _describe(model: Any, config: MobileViTConfig, settings: ConversionSettings,
     }  # fmt: skip
     for key, value in facts.items():
         model.user_defined_metadata[f"{METADATA_PREFIX}{key}"] = value
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Four images through a small network: beside a busy process more threads wait far longer than they work."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
