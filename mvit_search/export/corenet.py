@@ -15,7 +15,14 @@ from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage,
 from mvit_search.architecture.config import Activation
 from mvit_search.architecture.rows import make_divisible
 from mvit_search.errors import InputError
-from mvit_search.export._base import ExportResult, export_name, require_checks, write_files
+from mvit_search.export._base import (
+    ExportOptions,
+    ExportResult,
+    export_name,
+    refuse_options,
+    require_checks,
+    write_files,
+)
 from mvit_search.export._corenet_plugin import PLUGIN
 
 _LAYERS = 5
@@ -25,16 +32,17 @@ _TRAIN_ROOT = "SET-ME/imagenet/training"
 _VAL_ROOT = "SET-ME/imagenet/validation"
 
 
-def export(config: MobileViTConfig, name: str, out: Path, num_classes: int) -> ExportResult:
+def export(config: MobileViTConfig, name: str, out: Path, num_classes: int, options: ExportOptions) -> ExportResult:
     """Write `<name>.py` (plugin), `<name>.yaml` (recipe) and `<name>.json` (config) into `out`.
 
     Checked before writing: the plugin compiles and its literals are this config's values; recipe and
     config read back as they were meant. CoreNet itself is not run here.
 
     Raises:
-        InputError: CoreNet cannot say this network, or `out` cannot be written.
+        InputError: CoreNet cannot say this network, an option was given, or `out` cannot be written.
         WorkError: a check failed.
     """
+    refuse_options(options, "corenet")
     _check_expressible(config)
     registered = export_name(name, config)
     table = operators(config, num_classes)
