@@ -1,16 +1,11 @@
 """The Core ML program of a config, as coremltools writes it: a list of operators to hold the operator table to."""
 
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
-from torch import nn
-
 from mvit_search.architecture import MobileViTConfig
-from mvit_search.architecture.network import MobileViT
+from mvit_search.architecture.random_weights import random_network
+from mvit_search.latency.coreml import ConversionSettings, convert
 
 
 class MilOp(NamedTuple):
@@ -39,58 +34,11 @@ WEIGHED = frozenset(("conv", "linear", "layer_norm", "batch_norm"))
 """Types whose stored numbers are counted; what else has constants has a number a tensor, or a scale or an epsilon."""
 
 
-def built(config: MobileViTConfig, num_classes: int, output_stride: int | None, seed: int = 0) -> MobileViT:
-    """The network ready to run, with numbers in every weight and statistic.
-
-    A scale of one, a shift of zero or a fresh batch norm would let a converter drop operators that a trained
-    network has.
-    """
-    model = MobileViT(config, num_classes, output_stride=output_stride).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.uniform_(-0.5, 0.5, generator=generator)
-            elif getattr(module, "bias", None) is not None:
-                module.bias.uniform_(-0.5, 0.5, generator=generator)
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.5, 0.5, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
-    return model
-
-
 def coreml_program(config: MobileViTConfig, num_classes: int, output_stride: int | None = None) -> list[MilOp]:
     """Operators, constants apart, of the fp16 ML program for iOS 15 and one image, after coremltools' passes."""
-    with _quiet():
-        import coremltools as ct
-
-        model = built(config, num_classes, output_stride)
-        shape = (1, 3, *config.image_size)
-        traced = torch.jit.trace(model, torch.zeros(shape))
-        converted = ct.convert(
-            traced,
-            inputs=[ct.TensorType(name="image", shape=shape)],
-            convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS15,
-            compute_precision=ct.precision.FLOAT16,
-            skip_model_load=True,
-        )
-    return list(_operators(converted._mil_program.functions["main"]))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """coremltools warns about the versions of torch and scikit-learn and about its own future, and draws bars."""
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    network = random_network(config, num_classes, output_stride=output_stride)
+    converted = convert(network, ConversionSettings(num_classes=num_classes))
+    return list(_operators(converted.model._mil_program.functions["main"]))
 
 
 def _operators(function: Any) -> Iterator[MilOp]:

@@ -20,7 +20,7 @@ from tests.random_configs import random_config
 
 KINDS_OF_MIL = {
     "conv": "conv", "linear": "linear", "matmul": "matmul", "softmax": "softmax", "layer_norm": "layer_norm",
-    "batch_norm": "batch_norm", "relu": "activation", "silu": "activation", "thresholded_relu": "activation",
+    "batch_norm": "batch_norm", "relu": "activation", "silu": "silu", "thresholded_relu": "activation",
     "sigmoid_hard": "activation", "add": "add", "sub": "sub", "mul": "mul", "real_div": "div", "square": "square",
     "sqrt": "sqrt", "reduce_mean": "mean", "reduce_sum": "sum", "split": "split", "reshape": "reshape",
     "transpose": "transpose", "concat": "concat", "upsample_bilinear": "resize", "cast": "cast",
