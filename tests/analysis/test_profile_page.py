@@ -185,7 +185,7 @@ def test_a_measured_network_has_no_shares(tmp_path):
     assert "predicted_ms" not in profile.document()["layers"][0]
     html = profile_page_html([profile])
     assert "Predicted milliseconds by" not in html
-    assert "measured: cpu" in html
+    assert "measured: " in html
 
 
 def test_a_measuring_target_refuses_before_memory_is_taken():
