@@ -1,6 +1,7 @@
 """Talking to a measurement server: what is tried again, what is told at once, and in which words."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,7 +127,8 @@ class Session:
         try:
             answer = self._http.request(method, f"{self._url}{path}", **request)
         except httpx.TransportError as error:
-            return TargetUnavailable(f"{self._url}: {str(error) or type(error).__name__}")
+            words = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+            return TargetUnavailable(f"{self._url}: {words}")
         if answer.status_code in _ASK_AGAIN:
             words = f"{self._url}: {answer.status_code} {_detail(answer)}"
             return TargetUnavailable(words, _seconds(answer.headers.get("Retry-After")))

@@ -11,7 +11,7 @@ from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError, TargetUnavailable, WorkError
 from mvit_search.latency import load_target
 from mvit_search.latency.remote import RemoteTarget
-from mvit_search.latency.remote_client import ServerClient, check_url, token_from_environment
+from mvit_search.latency.remote_client import ServerClient, Session, check_url, token_from_environment
 from mvit_search.profile import cost
 from tests.latency.measurement_server import PROTOCOL, TOKEN, FakeRuntime, serving
 
@@ -194,6 +194,24 @@ def test_what_the_server_cannot_measure_is_told_in_its_words(error, kind):
         assert not isinstance(caught.value, TargetUnavailable)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"p50_ms": 0.0}, "above zero"), ({"p10_ms": None}, "measurement"), ({"x": 1}, "cannot be read")],
+)
+def test_a_measurement_that_cannot_be_is_no_latency(monkeypatch, change, says):
+    sent = Session.result
+
+    def result(session, job_id, wait_s):
+        job = sent(session, job_id, wait_s)
+        return {**job, "measurement": {**job["measurement"], **change}}
+
+    with serving() as server:
+        target = connect(server)
+        monkeypatch.setattr(Session, "result", result)
+        with pytest.raises(InputError, match=says):
+            target.latency(XXS)
+
+
 def test_a_server_that_is_gone_is_unavailable_and_may_come_back():
     with serving() as server:
         target = connect(server)
@@ -226,8 +244,7 @@ def test_a_server_that_closes_or_forgets_during_a_measurement(monkeypatch):
         server.stop()
         server.start()
         asked = []
-        session_result = "mvit_search.latency.remote_client.Session.result"
-        monkeypatch.setattr(session_result, lambda session, job_id, wait_s: asked.append(job_id))
+        monkeypatch.setattr(Session, "result", lambda session, job_id, wait_s: asked.append(job_id))
         monkeypatch.setattr("mvit_search.latency.remote._LONGEST_MEASUREMENT_S", 0.0)
         with pytest.raises(TargetUnavailable):
             target.latency(XS)

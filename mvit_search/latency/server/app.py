@@ -40,16 +40,29 @@ class Desk:
         self.limits = UnpackLimits()
         self.uploads = Path()
         self._slots = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+        self._worker: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Measure for as long as the block runs."""
         with tempfile.TemporaryDirectory(prefix="mvit-search-server-") as folder:
             self.uploads = Path(folder)
-            worker = asyncio.create_task(self.queue.work())
+            self._worker = asyncio.create_task(self.queue.work())
             yield
             self.queue.close()
-            await worker
+            await self._worker
+
+    def health(self) -> str:
+        """`ok`, or `closing`.
+
+        Raises:
+            Refused: 503, nothing is measured any more.
+        """
+        if self.queue.closing.is_set():
+            return "closing"
+        if self._worker is None or self._worker.done():
+            raise Refused(503, "nothing is measured any more; start the server anew")
+        return "ok"
 
     async def take(self, request: Request, suffix: str, name: str, digest: str | None) -> Job:
         """The job for an upload.
@@ -133,7 +146,7 @@ def _endpoints(desk: Desk) -> APIRouter:
 
     @router.get("/health")
     async def health() -> dict[str, str]:
-        return {"status": "closing" if desk.queue.closing.is_set() else "ok"}
+        return {"status": desk.health()}
 
     @router.get("/version", dependencies=guarded)
     async def version() -> dict[str, Any]:

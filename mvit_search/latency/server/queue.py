@@ -159,6 +159,7 @@ class MeasuringQueue:
         loop = asyncio.get_running_loop()
         try:
             measurement = await loop.run_in_executor(thread, self._runtime.measure, job.artifact.path)
+            self._cache.keep(job.artifact.digest, measurement)
         except MvitSearchError as error:
             job.fail("input" if isinstance(error, InputError) else "work", str(error))
             _log.info("%s failed: %s", job.artifact.name, error)
@@ -167,7 +168,6 @@ class MeasuringQueue:
             job.fail("internal", f"the server failed with {type(error).__name__}; its log says more")
             _log.exception("%s failed", job.artifact.name)
         else:
-            self._cache.keep(job.artifact.digest, measurement)
             self.latest = measurement
             job.finish(measurement)
             _log.info("%s: %.3f ms, %d wait", job.artifact.name, measurement.p50_ms, len(self._waiting))
