@@ -96,7 +96,7 @@ def bytes_text(number: int | None) -> str:
 def latency_source(document: FrontDocument) -> str:
     """One phrase on where the latencies come from that is true of every row.
 
-    The sources' own where they agree, else what they share: `measured: cpu, torch 2.13.0, 2 threads, medians`
+    The sources' own where they agree, else what they share: `measured: AMD EPYC (2 cores), ..., 2 threads, medians`
     for rows that were timed unequally often.
     """
     kinds: dict[str, list[str]] = {}
@@ -152,8 +152,10 @@ def _shared_source(sources: Sequence[str]) -> str:
     while all(len(own) > shared for own in parts) and len({own[shared] for own in parts}) == 1:
         shared += 1
     medians = all(len(own) == shared + 1 and own[shared].startswith("median of ") for own in parts)
+    # What follows a semicolon is a runtime's own remark: an interval too wide, a clock that drifted.
+    remarks = "; some with remarks on how steadily they were timed" if any("; " in own[-1] for own in parts) else ""
     named = parts[0][:shared] or [sources[0].partition(":")[0]]
-    return ", ".join([*named, "medians" if medians else "the rest differs by row"])
+    return ", ".join([*named, f"medians{remarks}" if medians else "the rest differs by row"])
 
 
 def _columns(document: FrontDocument) -> tuple[str, ...]:

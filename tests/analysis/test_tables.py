@@ -148,6 +148,13 @@ PHONE = "predicted: iphone12 calibration 2026-11, leave-one-out MAPE 8.2 %"
     [
         ((PHONE, PHONE), PHONE),
         ((f"{CPU}, median of 341", f"{CPU}, median of 20"), f"{CPU}, medians"),
+        (
+            (
+                f"{CPU}, median of 341",
+                f"{CPU}, median of 20; drift: the last third of the runs is 9 % slower than the first",
+            ),
+            f"{CPU}, medians; some with remarks on how steadily they were timed",
+        ),
         ((f"{CPU}, median of 341", "measured: gpu"), "measured, the rest differs by row"),
         (
             (PHONE, f"{PHONE} at 256 px; extrapolated to 64x64 px, error unknown"),
