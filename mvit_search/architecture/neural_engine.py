@@ -1,9 +1,10 @@
 """The network rewritten for Apple's Neural Engine from the same weights: `for_neural_engine(network)`.
 
-After "Deploying Transformers on the Apple Neural Engine" (Apple, 2022): tokens stay channels first with the patches on
-the last axis, linear layers are 1x1 convolutions, norms run over the channel axis, and little is moved. Convolutional
-parts and the head are the network's own modules. What is folded into neighbouring weights (a norm's scale and shift,
-the attention's scale) changes the rounding and nothing else.
+After "Deploying Transformers on the Apple Neural Engine" (Apple, 2022): tokens are channels first with the patches on
+the last axis, linear layers are 1x1 convolutions, norms run over the channel axis, attention goes head by head, and
+little is moved. The pixels of a patch, which attention keeps apart, are the third axis: the batch is 1 everywhere.
+Convolutional parts and the head are the network's own modules. What is folded into neighbouring weights (a norm's
+scale and shift, the attention's scale) changes the rounding and nothing else.
 
 One image at a time. P = pixels of a patch, N = patches, d = dim.
 """
@@ -31,10 +32,6 @@ from mvit_search.architecture.rows import patched_size
 
 _MOST_KERNEL_PIXELS = 16
 """Largest patch that a convolution unfolds; its kernels have P * P numbers a channel."""
-
-_LARGEST_SCORES = 1 << 20
-"""Bytes of fp16 attention scores in one matrix product; above, each head has its own ("chunking large intermediate
-tensors", which Apple gives no size for)."""
 
 
 class NeuralEngineMobileViT(nn.Module):
@@ -67,7 +64,7 @@ def _rewritten(part: nn.Module) -> nn.Module:
 
 
 class EngineBlock(nn.Module):
-    """`MobileViTBlock` on tokens (P, d, 1, N): the pixels of a patch, which attention keeps apart, are the batch."""
+    """`MobileViTBlock` on tokens (1, d, P, N)."""
 
     def __init__(self, block: MobileViTBlock) -> None:
         super().__init__()
@@ -83,9 +80,8 @@ class EngineBlock(nn.Module):
         y: Tensor = self.to_dim(self.local(x))  # (1, d, H, W)
         size = (y.shape[-2], y.shape[-1])
         patched = (patched_size(size[0], self.patch[0]), patched_size(size[1], self.patch[1]))
-        tokens = self.patches.unfold(resize(y, patched, align_corners=False)).transpose(0, 2)  # (P, d, 1, N)
-        tokens = self.norm(self.transformer(tokens))
-        y = self.patches.fold(tokens.transpose(0, 2), *patched)  # (1, d, H', W')
+        tokens = self.transformer(self.patches.unfold(resize(y, patched, align_corners=False)))  # (1, d, P, N)
+        y = self.patches.fold(self.norm(tokens), *patched)  # (1, d, H', W')
         y = self.from_dim(resize(y, size, align_corners=False))
         return y if self.fuse is None else cast(Tensor, self.fuse(torch.cat((x, y), dim=1)))
 
@@ -114,7 +110,7 @@ class Enginev2Block(nn.Module):
 
 
 class EngineLayer(nn.Module):
-    """`TransformerLayer` on tokens (P, d, 1, N)."""
+    """`TransformerLayer` on tokens (1, d, P, N)."""
 
     def __init__(self, layer: TransformerLayer) -> None:
         super().__init__()
@@ -128,32 +124,35 @@ class EngineLayer(nn.Module):
 
 
 class EngineAttention(nn.Module):
-    """`Attention` on tokens (P, d, 1, N); heads by one reshape, and no transpose but those inside matrix products."""
+    """`Attention` head by head on tokens (1, d, P, N); c = d / heads.
+
+    Keys are turned once for all heads; with a projection of their own they need no split before it.
+    """
 
     def __init__(self, norm: nn.LayerNorm, attention: Attention) -> None:
         super().__init__()
-        dim, self.heads = attention.out.in_features, attention.num_heads
+        dim = attention.out.in_features
+        self.per_head = dim // attention.num_heads
         weight, bias = _matrix(attention.qkv, norm)
-        scale = torch.ones_like(bias)
-        scale[:dim] = (dim // self.heads) ** -0.5
-        self.qkv = _conv(weight * scale[:, None], bias * scale)
+        scale = self.per_head**-0.5
+        query, key, value = torch.split(weight, dim)
+        query_bias, key_bias, value_bias = torch.split(bias, dim)
+        self.queries_values = _conv(torch.cat((scale * query, value)), torch.cat((scale * query_bias, value_bias)))
+        self.keys = _conv(key, key_bias)
         self.out = _conv(*_matrix(attention.out))
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels, dim, _, patches = x.shape
-        by_head = self.qkv(x).reshape(pixels, 3 * self.heads, dim // self.heads, patches)
-        chunk = self.heads if 2 * pixels * self.heads * patches**2 <= _LARGEST_SCORES else 1
-        parts = by_head.split(chunk, dim=1)  # each (P, chunk, d / heads, N): queries, then keys, then values
-        count = self.heads // chunk
-        mixed = [_attend(*qkv) for qkv in zip(parts[:count], parts[count : 2 * count], parts[2 * count :], strict=True)]
-        together = mixed[0] if count == 1 else torch.cat(mixed, dim=1)
-        return self.out(together.reshape(pixels, dim, 1, patches))  # type: ignore[no-any-return]
+        parts = self.queries_values(x).split(self.per_head, dim=1)  # (1, c, P, N) each, queries before values
+        keys = self.keys(x).transpose(1, 3).split(self.per_head, dim=3)  # (1, N, P, c) each
+        heads = len(keys)
+        mixed = [_attend(*qkv) for qkv in zip(parts[:heads], keys, parts[heads:], strict=True)]
+        return self.out(torch.cat(mixed, dim=1) if heads > 1 else mixed[0])  # type: ignore[no-any-return]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(P, heads, c, N) each: scores are (keys, queries), so that no product needs more than one operand turned."""
-    scores = torch.matmul(key.transpose(-1, -2), query)  # (P, heads, N of keys, N of queries)
-    return torch.matmul(value, scores.softmax(dim=-2))
+    """(1, c, P, N), (1, N, P, c), (1, c, P, N) -> (1, c, P, N), by the products that the engine has an operator for."""
+    scores = torch.einsum("bchq,bkhc->bkhq", query, key)  # (1, N of keys, P, N of queries)
+    return torch.einsum("bkhq,bchk->bchq", scores.softmax(dim=1), value)
 
 
 class EngineSeparableLayer(nn.Module):
