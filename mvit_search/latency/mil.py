@@ -114,7 +114,9 @@ class _ProgramRows:
         # Queries, keys and values come in this order, whatever the order of the file's map.
         ordered = sorted(given.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER)))
         read = [value for _, values in ordered for value in values if value.row is not None]
-        stored = [value for _, values in ordered for value in values if value.row is None]
+        stored = [
+            value for key, values in ordered for value in values if value.row is None and key not in _FOLDED_STATISTICS
+        ]
         first = read[0] if read else _Value(NETWORK_INPUT, shape)
         window = _window(mil_type, given, first, shape)
         entry = 1 if first.row is None or first.row == NETWORK_INPUT else self.ops[first.row].stride
@@ -170,6 +172,8 @@ class _Window(NamedTuple):
 
 _ORDER = {name: place for place, name in enumerate(("x", "query", "key", "value", "y", "values", "weight", "bias"))}
 _NO_WINDOW = _Window()
+_FOLDED_STATISTICS = frozenset(("mean", "variance"))
+"""Of a batch norm's four numbers a channel two are left once it is a scale and a shift."""
 
 
 def _window(mil_type: str, given: dict[str, list[_Value]], first: _Value, shape: tuple[int, ...]) -> _Window:

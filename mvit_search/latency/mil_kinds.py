@@ -41,10 +41,10 @@ _TYPES_OF_KIND: dict[str, str] = {
     # Reads only what it writes.
     "split": "split slice_by_index slice_by_size",
     # Renames memory.
-    "reshape": "reshape expand_dims squeeze identity flatten2d",
+    "reshape": "reshape reshape_like expand_dims squeeze identity flatten2d",
     # Every number moves, none changes.
     "transpose": "transpose pixel_shuffle pixel_unshuffle space_to_depth depth_to_space space_to_batch batch_to_space "
-    "reverse",
+    "reverse reverse_sequence",
     "concat": "concat stack",
     "pad": "pad tile",
     "resize": (
