@@ -16,6 +16,8 @@ from mvit_search.profile.cost import MAX_RUN_BYTES, cost_of_parts, run_bytes
 from mvit_search.profile.layers import alive_bytes, op_rows
 
 CLASSIFICATION = "classification"
+FIXED_COST = "fixed cost"
+"""What a predicted latency has that belongs to no block, as tables and figures call it."""
 
 
 class PrintedLatency(NamedTuple):
@@ -25,11 +27,13 @@ class PrintedLatency(NamedTuple):
         ms: milliseconds, as printed.
         source: where.
         is_fitted: whether the target's coefficients were fitted to it.
+        is_fallback: whether the fit takes it for a network that ran off the Neural Engine.
     """
 
     ms: float
     source: str
     is_fitted: bool
+    is_fallback: bool
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class NetworkProfile:
     Attributes:
         name: what to call it.
         ops: its operator table.
-        layer_ms: predicted milliseconds of each block, which add up to `latency.ms`; None where it was measured.
+        layer_ms: predicted milliseconds of each block, which with `fixed_ms` add up to `latency.ms`; None where it
+            was measured.
+        fixed_ms: what a prediction takes a run to cost beside its operators, so that no block has it; None likewise.
     """
 
     name: str
@@ -52,6 +58,7 @@ class NetworkProfile:
     latency: Latency
     layers: tuple[LayerRow, ...]
     layer_ms: tuple[float, ...] | None
+    fixed_ms: float | None
     printed_latencies: tuple[PrintedLatency, ...] = ()
 
     @cached_property
@@ -102,6 +109,7 @@ class NetworkProfile:
             "peak_activation_bytes": costs.peak_activation_bytes,
             "memory_by_stride_kib": {str(stride): kib for stride, kib in costs.memory_by_stride_kib.items()},
             "latency": self.latency._asdict(),
+            **({} if self.fixed_ms is None else {"predicted_fixed_ms": self.fixed_ms}),
             "layers": layers,
             "config": self.config.model_dump(mode="json"),
         }
@@ -133,16 +141,19 @@ def network_profile(
     costs = cost_of_parts(placed)
     ops = expand(placed)
     layers = layer_rows(ops)
-    layer_ms = None
+    layer_ms = fixed_ms = None
     printed: tuple[PrintedLatency, ...] = ()
     if isinstance(target, PredictedTarget):
         printed = _printed_latencies(target, config, task) if stride == task_named(task).output_stride else ()
         latency = target.latency_of_parts(placed, config.image_size)
         layer_ms = tuple(target.ms_of_operators(row.own_operators(ops)) for row in layers)
+        fixed_ms = target.fixed_ms
     else:
         _require_measurable(target, costs, task, stride)
         latency = target.latency(config, classes)
-    return NetworkProfile(name, config, task, classes, stride, ops, costs, latency, layers, layer_ms, printed)
+    return NetworkProfile(
+        name, config, task, classes, stride, ops, costs, latency, layers, layer_ms, fixed_ms, printed
+    )  # fmt: skip
 
 
 def interval_name(latency: Latency) -> str:
@@ -174,10 +185,10 @@ _HEAD_NAMES = {"detection": "SSDLite", "segmentation": "DeepLabv3"}
 def _printed_latencies(target: PredictedTarget, config: MobileViTConfig, task: str) -> tuple[PrintedLatency, ...]:
     """Rows of the target's file that are of this very network: fitted ones, or one with the task's head."""
     rows = target.file.rows if task == CLASSIFICATION else ()
-    found = [PrintedLatency(row.latency_ms, row.source, True) for row in rows if row.config == config]
+    found = [PrintedLatency(row.latency_ms, row.source, True, row.fallback) for row in rows if row.config == config]
     model = _model_with_head(config, task)
     left_out = [row for row in target.file.excluded if row.model == model and row.latency_ms is not None]
-    return (*found, *(PrintedLatency(row.latency_ms or 0.0, row.source, False) for row in left_out))
+    return (*found, *(PrintedLatency(row.latency_ms or 0.0, row.source, False, False) for row in left_out))
 
 
 def _model_with_head(config: MobileViTConfig, task: str) -> str | None:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from mvit_search._quantities import format_bytes
 from mvit_search.analysis.figures import BLUE, GREY, GRID, INK, VERMILLION
-from mvit_search.analysis.profile_facts import KIND_WORDS, Kind, NetworkProfile, block_kind, stage_kind
+from mvit_search.analysis.profile_facts import FIXED_COST, Kind, NetworkProfile, block_kind, stage_kind
 from mvit_search.profile import LayerRow
 
 MOST_BARS = 48
@@ -31,13 +31,17 @@ class Bar(NamedTuple):
 
 
 class BarQuantity(NamedTuple):
-    """One figure of bars: a title, the axis, and a value for each bar in the axis' unit."""
+    """One figure of bars: a title, the axis, and a value for each bar in the axis' unit.
+
+    `fixed` is what belongs to no bar and yet to the whole; it gets a bar of its own.
+    """
 
     key: str
     title: str
     axis: str
     value: Callable[[Bar], float]
     is_share: bool
+    fixed: float = 0.0
 
 
 def block_label(name: str) -> str:
@@ -71,7 +75,8 @@ def quantities(profile: NetworkProfile) -> Iterator[BarQuantity]:
     yield BarQuantity("output", output, "KiB (fp16)", lambda b: b.output_bytes / 1024, False)
     if profile.layer_ms is not None:
         title = f"Predicted milliseconds by {each}"
-        yield BarQuantity("ms", title, f"Predicted ms on {profile.latency.target}", lambda b: b.ms or 0.0, True)
+        axis = f"Predicted ms on {profile.latency.target}"
+        yield BarQuantity("ms", title, axis, lambda b: b.ms or 0.0, True, profile.fixed_ms or 0.0)
 
 
 def bars_figure(profile: NetworkProfile, quantity: BarQuantity) -> go.Figure:
@@ -79,23 +84,31 @@ def bars_figure(profile: NetworkProfile, quantity: BarQuantity) -> go.Figure:
     drawn = bars(profile)
     labels = [bar.label for bar in drawn]
     values = [quantity.value(bar) for bar in drawn]
-    total, largest = sum(values) or 1.0, max(values) or 1.0
-    figure = go.Figure(layout=_layout(quantity.title, quantity.axis, height=118 + 19 * len(drawn)))
+    total, largest = sum(values) + quantity.fixed or 1.0, max(*values, quantity.fixed) or 1.0
+    rows = [*labels, FIXED_COST] if quantity.fixed else labels
+    figure = go.Figure(layout=figure_layout(quantity.title, quantity.axis, height=118 + 19 * len(rows)))
     for kind in dict.fromkeys(bar.kind for bar in drawn):
         own = [(bar.label, value) for bar, value in zip(drawn, values, strict=True) if bar.kind == kind]
-        words = [f"{100 * value / total:.1f} %" if quantity.is_share else _rounded(value) for _, value in own]
-        figure.add_trace(
-            go.Bar(
-                name=KIND_WORDS[kind], orientation="h", y=[label for label, _ in own], x=[value for _, value in own],
-                marker={"color": _COLOURS[kind]}, text=words, textposition="outside", cliponaxis=False,
-                hovertemplate=f"%{{y}}<br>%{{x:,.4g}} {quantity.axis}<br>%{{text}}<extra></extra>", showlegend=False,
-            )
-        )  # fmt: skip
+        figure.add_trace(_bar_trace(own, quantity, total, {"color": _COLOURS[kind]}))
+    if quantity.fixed:
+        outlined = {"color": "rgba(138,147,156,0.25)", "line": {"color": GREY, "width": 1}}
+        figure.add_trace(_bar_trace([(FIXED_COST, quantity.fixed)], quantity, total, outlined))
     figure.update_xaxes(range=[0, 1.18 * largest])
-    order = {"type": "category", "categoryorder": "array", "categoryarray": labels, "autorange": "reversed"}
+    order = {"type": "category", "categoryorder": "array", "categoryarray": rows, "autorange": "reversed"}
     figure.update_yaxes(**order, showgrid=False, ticks="", showline=False, dtick=1)
     figure.update_layout(barmode="overlay", bargap=0.25)
     return figure
+
+
+def _bar_trace(
+    own: list[tuple[str, float]], quantity: BarQuantity, total: float, marker: dict[str, object]
+) -> go.Bar:  # fmt: skip
+    words = [f"{100 * value / total:.1f} %" if quantity.is_share else _rounded(value) for _, value in own]
+    return go.Bar(
+        orientation="h", y=[label for label, _ in own], x=[value for _, value in own], marker=marker, text=words,
+        textposition="outside", cliponaxis=False, showlegend=False,
+        hovertemplate=f"%{{y}}<br>%{{x:,.4g}} {quantity.axis}<br>%{{text}}<extra></extra>",
+    )  # fmt: skip
 
 
 def memory_figure(profile: NetworkProfile) -> go.Figure:
@@ -103,7 +116,8 @@ def memory_figure(profile: NetworkProfile) -> go.Figure:
     mib = [count / 2**20 for count in profile.alive_bytes]
     numbers = list(range(1, len(mib) + 1))
     peak = max(range(len(mib)), key=mib.__getitem__)
-    figure = go.Figure(layout=_layout("Activation memory alive at each operator", "Operator, in order", height=380))
+    title = "Activation memory alive at each operator"
+    figure = go.Figure(layout=figure_layout(title, "Operator, in order", height=380))
     hover = "%{customdata}<br>operator %{x}: %{y:.2f} MiB<extra></extra>"
     names = [op.name for op in profile.ops]
     figure.add_trace(
@@ -173,7 +187,8 @@ def _stage_kind(place: str, profile: NetworkProfile) -> Kind:
     return stage_kind(profile.config.stages[int(place.split(".")[1])]) if place.startswith("stages") else "ends"
 
 
-def _layout(title: str, x_title: str, height: int) -> go.Layout:
+def figure_layout(title: str, x_title: str, height: int) -> go.Layout:
+    """Title above, axis below, in the page's type; `height` in pixels."""
     axis = {"gridcolor": GRID, "zeroline": False, "showline": True, "linecolor": GREY, "automargin": True}
     return go.Layout(
         template="none",

@@ -17,6 +17,7 @@ from mvit_search.analysis.page import (
 )  # fmt: skip
 from mvit_search.analysis.profile_comparison import comparison_rows, config_differences, latency_sources
 from mvit_search.analysis.profile_facts import (
+    FIXED_COST,
     KIND_WORDS,
     NetworkProfile,
     block_kind,
@@ -34,9 +35,10 @@ _PICTURE_WORDS = (
     " scale. One bar is one block or layer, at most five are drawn. Shapes are channels × height × width; stride is"
     " image pixels per pixel of the map."
 )
-_SHARE_WORDS = (
-    "Every operator of the network is in one of these blocks, so the shares add up to all of it. A predicted share of"
-    " the milliseconds has no interval of its own: the predictor's error was found on whole networks."
+_SHARE_WORDS = "Every operator of the network is in one of these blocks, so the shares add up to all of it."
+_MS_WORDS = (
+    " Those of the milliseconds do with the fixed cost, which a run has whatever its operators. A predicted share has"
+    " no interval of its own: the predictor's error was found on whole networks."
 )
 _MEMORY_WORDS = (
     "fp16, one image. An output takes memory when its operator runs and gives it back after its last reader; a reshape"
@@ -108,13 +110,14 @@ def _network(profile: NetworkProfile, identifier: str) -> str:
     from mvit_search.analysis.profile_figures import memory_figure
 
     memory = figure_html(f"{identifier}-memory", memory_figure(profile))
+    words = _SHARE_WORDS + (_MS_WORDS if profile.layer_ms else "")
     return (
         f'<section class="network"><h2>{escape(profile.name)}</h2><p class="kicker">{escape(_what(profile))}</p>'
         f"{_tiles(profile)}{_published(profile)}"
         f"<h3>Architecture</h3>{_legend(profile)}"
         f"{scrolling(picture_svg(profile, identifier), f'Picture of {profile.name}')}"
         f'<p class="note">{_PICTURE_WORDS}</p>'
-        f"<h3>Where it is</h3><p>{_SHARE_WORDS}</p>{_legend(profile)}{_bars(profile, identifier)}"
+        f"<h3>Where it is</h3><p>{words}</p>{_legend(profile)}{_bars(profile, identifier)}"
         f"<h3>Activation memory</h3><figure>{memory}<figcaption>{_MEMORY_WORDS}</figcaption></figure>"
         f"{_blocks(profile)}{_config(profile)}</section>"
     )
@@ -178,10 +181,11 @@ def _blocks(profile: NetworkProfile) -> str:
         )
         for index, row in enumerate(profile.layers)
     ]  # fmt: skip
+    if profile.fixed_ms is not None:
+        rows.append((FIXED_COST, *[""] * (len(columns) - 2), f"{profile.fixed_ms:.3f}"))
     table = scrolling(table_html(columns, rows, style="numbers"), f"Blocks of {profile.name}")
-    return (
-        f"<details><summary>All {len(rows)} blocks in numbers</summary>{table}<p>{detail_words(profile)}</p></details>"
-    )
+    summary = f"<summary>All {len(profile.layers)} blocks in numbers</summary>"
+    return f"<details>{summary}{table}<p>{detail_words(profile)}</p></details>"
 
 
 def _config(profile: NetworkProfile) -> str:

@@ -79,4 +79,6 @@ def _rounded(agrees: bool) -> str:
 
 def _latency_fact(printed: PrintedLatency, profile: NetworkProfile) -> PublishedFact:
     note = "the fit saw this row" if printed.is_fitted else "the fit did not see this row"
+    if printed.is_fallback:
+        note += " and takes it for a fallback off the Neural Engine, with little weight"
     return PublishedFact("latency_ms", profile.latency.ms, printed.ms, printed.source, f"predicted here; {note}")

@@ -63,9 +63,8 @@ def print_comparison(profiles: Sequence["NetworkProfile"], checks: Sequence[dict
 
 def print_layers(profile: "NetworkProfile") -> None:
     """One row a block under a row a stage, with shares of the whole."""
-    from mvit_search.analysis.profile_facts import detail_words, format_ms
+    from mvit_search.analysis.profile_facts import FIXED_COST, detail_words, format_ms
 
-    total_ms = sum(profile.layer_ms or ())
     columns = ["block", "output", "stride", "params", "%", "MACs", "%", "moved"]
     columns += ["ms", "%"] if profile.layer_ms else []
     rows = []
@@ -74,18 +73,23 @@ def print_layers(profile: "NetworkProfile") -> None:
     for stage, group in groupby(pairs, key=lambda pair: _stage(pair[0].name)):
         members = list(group)
         if len(members) > 1:
-            rows.append(_layer_cells(stage, members, profile, total_ms))
+            rows.append(_layer_cells(stage, members, profile))
         for pair in members:
-            rows.append(_layer_cells(_indented(stage, pair[0].name, len(members)), [pair], profile, total_ms))
-    rows.append(_layer_cells("all", pairs, profile, total_ms))
+            rows.append(_layer_cells(_indented(stage, pair[0].name, len(members)), [pair], profile))
+    whole = _layer_cells("all", pairs, profile)
+    if profile.fixed_ms is not None:
+        rows.append((FIXED_COST, *[""] * (len(columns) - 3), *_ms_cells(profile.fixed_ms, profile)))
+        whole = (*whole[:-2], *_ms_cells(profile.latency.ms, profile))
+    rows.append(whole)
     kept = _print_fitting(f"{profile.name}, block by block", columns, rows, ("block",), spare=(7, 2, 6, 4))
     say(detail_words(profile))
     moved = " moved: bytes read and written, fp16." if 7 in kept else ""
     say(f"The row of a stage is the sum of the blocks below it.{moved}")
     if profile.layer_ms:
         say(
-            f"ms: each block's share of the predicted {format_ms(profile.latency.ms)}. The shares add up to it; they"
-            " have no interval of their own, for the predictor's error was found on whole networks."
+            f"ms: each block's share of the predicted {format_ms(profile.latency.ms)}. With the {FIXED_COST}, which a"
+            " run has whatever its operators, the shares add up to it; they have no interval of their own, for the"
+            " predictor's error was found on whole networks."
         )
     else:
         say("The latency was measured as a whole, so no block has milliseconds of its own.")
@@ -122,8 +126,8 @@ def _check_words(check: dict[str, Any]) -> str:
 
 
 def _layer_cells(
-    name: str, members: Sequence[tuple["LayerRow", float]], profile: "NetworkProfile", total_ms: float
-) -> tuple[str, ...]:
+    name: str, members: Sequence[tuple["LayerRow", float]], profile: "NetworkProfile"
+) -> tuple[str, ...]:  # fmt: skip
     rows = [row for row, _ in members]
     params, macs = sum(row.params for row in rows), sum(row.macs for row in rows)
     cells = (
@@ -132,8 +136,11 @@ def _layer_cells(
     )  # fmt: skip
     if not profile.layer_ms:
         return cells
-    ms = sum(ms for _, ms in members)
-    return (*cells, f"{ms:,.2f}", _percent(ms, total_ms))
+    return (*cells, *_ms_cells(sum(ms for _, ms in members), profile))
+
+
+def _ms_cells(ms: float, profile: "NetworkProfile") -> tuple[str, str]:
+    return f"{ms:,.2f}", _percent(ms, profile.latency.ms)
 
 
 def _indented(stage: str, name: str, members: int) -> str:

