@@ -61,7 +61,11 @@ def prepare(
         bundle_id=bundle_id or environment.bundle_id,
         folder=environment.folder,
     )
-    phone = IPhoneRuntime(settings=settings).prepare(clean=clean)
+    runtime = IPhoneRuntime(settings=settings)
+    runtime.require_device()
+    if not json:
+        say("Building and starting coremltools' model runner; the first time takes minutes.")
+    phone = runtime.prepare(clean=clean)
     if json:
         print_json(phone.document())
         return

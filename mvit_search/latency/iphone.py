@@ -214,7 +214,7 @@ class IPhoneRuntime:
             placement, note = self._placement(runner, model, remote)
         finally:
             runner.run(model.unload())
-        protocol = self._protocol(package.precision, package.io, phone)
+        protocol = self._protocol(package.precision, package.io(own_types=True), phone)
         return timings.measurement(protocol, placement=placement.placement, notes=(note,) if note else ())
 
     def _placement(self, runner: asyncio.Runner, model: Any, remote: RemoteCoreMl) -> tuple[Placed, str]:

@@ -106,7 +106,7 @@ class MacRuntime:
         predict_ms = _prediction(model, package)
         timings = time_runs(predict_ms, self.timing, clock=self.clock, reference_ms=reference_loop(self.clock))
         placement, note = self._placement(coreml, model, unit)
-        protocol = self._protocol(package.precision, package.io)
+        protocol = self._protocol(package.precision, package.io(own_types=False))
         return timings.measurement(protocol, placement=placement.placement, notes=(note,) if note else ())
 
     def _placement(self, coreml: CoreMl, model: Any, unit: Any) -> tuple[Placed, str]:

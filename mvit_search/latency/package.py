@@ -9,8 +9,6 @@ from mvit_search.latency.mil import read_program
 if TYPE_CHECKING:
     import numpy as np
 
-_DATA = Path("Data")
-
 
 class PackageInput(NamedTuple):
     """One input of a package.
@@ -37,11 +35,9 @@ class Package(NamedTuple):
     inputs: tuple[PackageInput, ...]
     precision: str
 
-    @property
-    def io(self) -> str:
-        """What goes in, in words: `float32 array`, `image`."""
-        words = {"image" if given.is_image else f"{given.kind} array" for given in self.inputs}
-        return " and ".join(sorted(words))
+    def io(self, *, own_types: bool) -> str:
+        """What goes in, in words, `own_types` as in `arrays`: `float32 array`, `image`."""
+        return " and ".join(sorted({_io(given, own_types=own_types) for given in self.inputs}))
 
 
 def read_package(path: Path, mlmodel: Any) -> Package:
@@ -67,7 +63,7 @@ def arrays(package: Package, *, own_types: bool) -> "dict[str, np.ndarray[Any, A
     random = np.random.default_rng(0)
     made = {}
     for given in package.inputs:
-        kind = "float32" if given.kind == "float16" and not own_types else given.kind
+        kind = "float32" if _is_cast(given, own_types=own_types) else given.kind
         values = np.zeros(given.shape) if kind == "int32" else random.random(given.shape)
         made[given.name] = values.astype(kind)
     return made
@@ -86,6 +82,16 @@ def pictures_and_arrays(package: Package) -> dict[str, Any]:
             shape = (*given.shape, 3) if given.kind == "rgb" else given.shape
             made[given.name] = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
     return made
+
+
+def _io(given: PackageInput, *, own_types: bool) -> str:
+    if given.is_image:
+        return "image"
+    return "float32 array cast to float16" if _is_cast(given, own_types=own_types) else f"{given.kind} array"
+
+
+def _is_cast(given: PackageInput, *, own_types: bool) -> bool:
+    return given.kind == "float16" and not own_types
 
 
 def _input(given: Any, path: Path) -> PackageInput:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mvit_search.errors import InputError, WorkError
 from mvit_search.latency import MacRuntime, Measurement, load_runtime, load_target
 from mvit_search.latency.apple import NEURAL_ENGINE, CoreMl, Host, RemoteCoreMl
 from mvit_search.latency.coreml import ConversionSettings
+from mvit_search.latency.package import read_package
 from mvit_search.latency.runtime import Placement
 from tests.latency import fake_apple
 from tests.latency.fake_apple import LINUX, MAC, Behaviour, PhoneBehaviour, fake_coreml, write_package
@@ -98,7 +100,7 @@ def test_no_plan_spoils_no_measurement(behaviour: Behaviour, package: Path) -> N
 @pytest.mark.parametrize(
     ("kind", "io", "shape"),
     [
-        ("float32", "float32 array", (1, 3, 16, 16)), ("float16", "float16 array", (1, 3, 16, 16)),
+        ("float32", "float32 array", (1, 3, 16, 16)), ("float16", "float32 array cast to float16", (1, 3, 16, 16)),
         ("int32", "int32 array", (1, 3, 16, 16)), ("image", "image", (16, 16)),
     ],
 )  # fmt: skip
@@ -115,6 +117,21 @@ def test_inputs_are_made_as_the_package_wants_them(
     else:
         # On a Mac coremltools makes fp32 of fp16 itself.
         assert (given.shape, given.dtype) == (shape, np.int32 if kind == "int32" else np.float32)
+
+
+def test_package_that_cannot_be_fed_is_refused(package: Path) -> None:
+    spec = MLModel(str(package), skip_model_load=True).get_spec()
+    spec.description.input[0].type.stringType.SetInParent()
+    with pytest.raises(InputError, match=r"network.mlpackage: image: .*cannot be made up \(stringType\)"):
+        read_package(package, reads_as(spec))
+    spec.description.state.add()
+    with pytest.raises(InputError, match=r"network.mlpackage: keeps state between predictions"):
+        read_package(package, reads_as(spec))
+
+
+def reads_as(spec: Any) -> Any:
+    """In the place of `MLModel`: every package has that specification."""
+    return lambda path, skip_model_load: SimpleNamespace(get_spec=lambda: spec)
 
 
 def test_failures_of_core_ml_are_work_errors(package: Path) -> None:
