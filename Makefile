@@ -15,7 +15,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check
 
 dashboard: $(VENV)/.installed
 	$(BIN)/mvit-search dashboard $(ARGS)

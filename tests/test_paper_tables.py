@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "paper_tables.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "tools" / "paper_tables.py"
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def script() -> ModuleType:
 
 
 def test_the_file_is_up_to_date(script: ModuleType) -> None:
-    assert script.FILE.read_text(encoding="utf-8") == script.document(), "run scripts/paper_tables.py --write"
+    assert script.FILE.read_text(encoding="utf-8") == script.document(), "run tools/paper_tables.py --write"
 
 
 def test_table_8_agrees_in_every_row(script: ModuleType) -> None:

@@ -1,7 +1,7 @@
 """Regenerate the tables of the MobileViT papers that can be computed, published and own values side by side.
 
-    python scripts/paper_tables.py            print them as Markdown
-    python scripts/paper_tables.py --write    write results/reference/paper_tables.md
+    python tools/paper_tables.py            print them as Markdown
+    python tools/paper_tables.py --write    write results/reference/paper_tables.md
 
 Everything is closed-form arithmetic on the operator table: it takes a second, and a test keeps the file up to date.
 """
@@ -45,7 +45,7 @@ def document() -> str:
     """The whole file."""
     sections = [
         "# Tables of the MobileViT papers, published and own\n\n"
-        "Written by `python scripts/paper_tables.py --write`; do not edit. Own values are closed-form, from the\n"
+        "Written by `python tools/paper_tables.py --write`; do not edit. Own values are closed-form, from the\n"
         "operator table that the tests hold to the built networks, to fvcore, to torch's counter and to Core ML's\n"
         'programs. One multiply-add is one MAC (the papers print "FLOPs"); convolutions and matrix products count.\n'
         '"As the authors count" is their profiler\'s convention, in which both products of softmax attention are\n'
