@@ -9,11 +9,12 @@ import pytest
 
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError, TargetUnavailable, WorkError
-from mvit_search.latency import load_target
+from mvit_search.latency import CpuOnnxRuntime, load_target
 from mvit_search.latency.remote import RemoteTarget
 from mvit_search.latency.remote_client import ServerClient, Session, check_url, token_from_environment
 from mvit_search.profile import cost
 from tests.latency.measurement_server import PROTOCOL, TOKEN, FakeRuntime, serving
+from tests.latency.networks import SHORT, TINY
 
 XXS, XS = PRESETS["mobilevit-xxs"], PRESETS["mobilevit-xs"]
 
@@ -65,6 +66,22 @@ def test_a_latency_says_what_measured_it(suffix):
         # Written anew, with another identifier in its manifest, it is still the same network.
         target.latency(XXS)
         assert len(server.runtime.measured) == 1
+
+
+def test_onnx_runtime_measures_through_a_server():
+    """Written and timed for real; the file of a network is the same whenever it is written."""
+    runtime = CpuOnnxRuntime(timing=SHORT)
+    with serving(runtime) as server:
+        target = connect(server)
+        latency, again = target.latency(TINY, 10), target.latency(TINY, 10)
+        assert latency == again
+        assert latency.source.startswith("measured: ")
+        assert "ONNX Runtime" in latency.protocol
+        with server.client() as client:
+            bad = client.post("/measurements?suffix=.onnx&name=bad", content=b"no network").json()
+            failed = client.get(f"/measurements/{bad['id']}?wait=10").json()
+            assert failed["failure"]["kind"] == "input"
+            assert "ONNX" in failed["failure"]["why"]
 
 
 def test_the_number_of_classes_counts():

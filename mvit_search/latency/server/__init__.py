@@ -24,11 +24,11 @@ def make_server(runtime: Runtime, settings: ServerSettings) -> "MeasurementServe
         OSError: the folder of results cannot be made.
     """
     try:
-        from mvit_search.latency.server import serving
+        from mvit_search.latency.server.serving import server_for
     except ModuleNotFoundError as error:
         advice = "pip install 'mvit-search[server]'"
         raise InputError("device serve", None, f"needs {error.name}, which is not installed", advice) from None
-    return serving.make_server(runtime, settings)
+    return server_for(runtime, settings)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -25,7 +25,7 @@ class MeasurementServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def make_server(runtime: Runtime, settings: ServerSettings) -> MeasurementServer:
+def server_for(runtime: Runtime, settings: ServerSettings) -> MeasurementServer:
     """A server for `runtime`; `.run(sockets=[listen(host, port)])` serves."""
     app = create_app(runtime, settings)
     config = uvicorn.Config(
