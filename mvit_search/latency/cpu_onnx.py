@@ -11,7 +11,8 @@ from mvit_search.errors import InputError, WorkError
 from mvit_search.latency import machine
 from mvit_search.latency.cpu_torch import CPU_TIMING, require_threads
 from mvit_search.latency.runtime import Measurement, MeasuringProtocol
-from mvit_search.latency.timing import Clock, TimingSettings, reference_loop, time_runs, timed
+from mvit_search.latency.surroundings import Surroundings
+from mvit_search.latency.timing import Clock, TimingSettings, time_runs, timed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,14 +96,15 @@ class CpuOnnxRuntime:
         session = self._session(path)
         inputs = {given.name: _random_array(given, path) for given in session.get_inputs()}
         run_ms = timed(lambda: session.run(None, inputs), self.clock)
+        around = Surroundings(self.clock)
         try:
-            timings = time_runs(run_ms, self.timing, clock=self.clock, reference_ms=reference_loop(self.clock))
+            timings = time_runs(run_ms, self.timing, clock=self.clock)
         except WorkError:
             raise
         except Exception as error:  # its errors have no class of their own in common
             raise WorkError(f"cpu-onnx: ONNX Runtime could not run {path.name} ({error})") from error
         precision, io = _words(list(inputs.values()))
-        return timings.measurement(self.protocol(precision, io))
+        return timings.measurement(self.protocol(precision, io), notes=around.remarks())
 
     def _session(self, path: Path) -> Any:
         _version()

@@ -14,7 +14,8 @@ from mvit_search.architecture.config import parse_config
 from mvit_search.errors import InputError, WorkError
 from mvit_search.latency import machine
 from mvit_search.latency.runtime import Measurement, MeasuringProtocol
-from mvit_search.latency.timing import Clock, Timings, TimingSettings, reference_loop, time_runs, timed
+from mvit_search.latency.surroundings import Surroundings
+from mvit_search.latency.timing import Clock, Timings, TimingSettings, time_runs, timed
 
 CPU_TIMING = TimingSettings(warmup=10, min_runs=30, max_seconds=5.0)
 
@@ -88,12 +89,12 @@ class CpuTorchRuntime:
         """
         config, num_classes = read_network(path)
         try:
-            timings = self._timings(config, num_classes)
+            timings, remarks = self._timings(config, num_classes)
         except (RuntimeError, MemoryError) as error:
             raise WorkError(f"cpu-torch: torch could not run the network ({error})") from error
-        return timings.measurement(self.protocol)
+        return timings.measurement(self.protocol, notes=remarks)
 
-    def _timings(self, config: MobileViTConfig, num_classes: int) -> Timings:
+    def _timings(self, config: MobileViTConfig, num_classes: int) -> tuple[Timings, tuple[str, ...]]:
         # torch takes seconds to import and predicting needs none of it.
         import torch
 
@@ -102,8 +103,9 @@ class CpuTorchRuntime:
         network = random_network(config, num_classes)
         image = torch.rand(1, 3, *config.image_size, generator=torch.Generator().manual_seed(0))
         with _threads(self.threads), torch.inference_mode():
-            run_ms = timed(lambda: network(image), self.clock)
-            return time_runs(run_ms, self.timing, clock=self.clock, reference_ms=reference_loop(self.clock))
+            around = Surroundings(self.clock)
+            timings = time_runs(timed(lambda: network(image), self.clock), self.timing, clock=self.clock)
+            return timings, around.remarks()
 
 
 def read_network(path: Path) -> tuple[MobileViTConfig, int]:

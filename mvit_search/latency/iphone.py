@@ -209,7 +209,7 @@ class IPhoneRuntime:
 
         runner.run(model.load())
         try:
-            # No reference loop: the processor of the Mac says nothing of the phone's.
+            # Nothing of its surroundings: what the Mac does says little of the phone.
             timings = time_runs(predict_ms, self.timing, clock=self.clock)
             placement, note = self._placement(runner, model, remote)
         finally:

@@ -26,7 +26,8 @@ from mvit_search.latency.coreml import ConversionSettings
 from mvit_search.latency.package import Package, pictures_and_arrays, read_package
 from mvit_search.latency.placement import NOWHERE, Placed, placed
 from mvit_search.latency.runtime import Measurement, MeasuringProtocol
-from mvit_search.latency.timing import Clock, TimingSettings, reference_loop, time_runs
+from mvit_search.latency.surroundings import Surroundings
+from mvit_search.latency.timing import Clock, TimingSettings, time_runs
 
 MAC_TIMING = TimingSettings(warmup=50, min_runs=100, max_seconds=10.0)
 OLDEST_MACOS = 13
@@ -103,11 +104,12 @@ class MacRuntime:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             model = coreml.mlmodel(str(path), compute_units=unit)
-        predict_ms = _prediction(model, package)
-        timings = time_runs(predict_ms, self.timing, clock=self.clock, reference_ms=reference_loop(self.clock))
+        around = Surroundings(self.clock)
+        timings = time_runs(_prediction(model, package), self.timing, clock=self.clock)
+        remarks = around.remarks()
         placement, note = self._placement(coreml, model, unit)
         protocol = self._protocol(package.precision, package.io(own_types=False))
-        return timings.measurement(protocol, placement=placement.placement, notes=(note,) if note else ())
+        return timings.measurement(protocol, placement=placement.placement, notes=(*remarks, note) if note else remarks)
 
     def _placement(self, coreml: CoreMl, model: Any, unit: Any) -> tuple[Placed, str]:
         """Placement and what to say of it; none where this macOS has no compute plans."""

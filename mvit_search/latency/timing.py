@@ -28,7 +28,6 @@ _GROWTH = 1.25
 _FEWEST_RUNS = 3
 _DRIFT_PERCENT = 5.0
 """What is worth a note. The medians of two thirds of a settled measurement differ by less by chance."""
-_REFERENCE_PERCENT = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class TimingSettings:
     def rule(self) -> str:
         """When measuring ends, in words, for `MeasuringProtocol.rule`."""
         return (
-            f"at least {self.min_runs} runs until the 95 % interval of the median is under {self.goal_percent:g} % of it, "
-            f"or {self.max_seconds:g} s"
+            f"at least {self.min_runs} runs until the 95 % interval of the median is under {self.goal_percent:g} % "
+            f"of it, or {self.max_seconds:g} s"
         )
 
     @property
@@ -106,29 +105,17 @@ class Timings:
         )
 
 
-def time_runs(
-    run_ms: Callable[[], float], settings: TimingSettings, *, clock: Clock = time.perf_counter,
-    reference_ms: Callable[[], float] | None = None,
-) -> Timings:  # fmt: skip
+def time_runs(run_ms: Callable[[], float], settings: TimingSettings, *, clock: Clock = time.perf_counter) -> Timings:
     """Warm up, then repeat `run_ms`, which runs the network once and says how long that took, until it settles.
 
     It has settled when the interval is under the goal at two looks in a row; a quarter more runs lie between looks.
-    `reference_ms` times a fixed piece of work; it is called before and after, to tell a processor that changed its
-    pace from a network that did.
 
     Raises:
         WorkError: a run took no time that can be measured.
     """
-    before = reference_ms() if reference_ms else None
     warmed = _warm_up(run_ms, settings, clock)
     times_ms, settled = _repeat(run_ms, settings, clock)
-    after = reference_ms() if reference_ms else None
-    notes = [
-        _warmup_note(warmed, settings),
-        _width_note(times_ms, settled, settings),
-        _drift_note(times_ms),
-        _reference_note(before, after),
-    ]
+    notes = (_warmup_note(warmed, settings), _width_note(times_ms, settled, settings), _drift_note(times_ms))
     return Timings(tuple(times_ms), settled, tuple(note for note in notes if note))
 
 
@@ -141,12 +128,6 @@ def timed(run: Callable[[], object], clock: Clock = time.perf_counter) -> Callab
         return 1e3 * (clock() - before)
 
     return run_ms
-
-
-def reference_loop(clock: Clock = time.perf_counter) -> Callable[[], float]:
-    """Milliseconds of some fixed arithmetic on one core: the best of five, as what interrupts it only adds."""
-    loop = timed(lambda: sum(range(50_000)), clock)
-    return lambda: min(loop() for _ in range(5))
 
 
 def median_interval(times_ms: Sequence[float]) -> tuple[float, float]:
@@ -169,6 +150,11 @@ def drift_percent(times_ms: Sequence[float]) -> float:
     """How much slower (above zero) the last third is than the first, by medians, percent."""
     third = max(len(times_ms) // 3, 1)
     return 100 * (median(times_ms[-third:]) / median(times_ms[:third]) - 1)
+
+
+def pace(percent: float) -> str:
+    """`slower` for a change above zero, else `faster`."""
+    return "slower" if percent > 0 else "faster"
 
 
 def _long_run_variance(values: Sequence[float]) -> float:
@@ -231,22 +217,9 @@ def _drift_note(times_ms: Sequence[float]) -> str:
     drift = drift_percent(times_ms)
     if abs(drift) <= _DRIFT_PERCENT:
         return ""
-    return f"drift: the last third of the runs is {abs(drift):.0f} % {_pace(drift)} than the first"
-
-
-def _reference_note(before: float | None, after: float | None) -> str:
-    if before is None or after is None:
-        return ""
-    change = 100 * (after / before - 1)
-    if abs(change) <= _REFERENCE_PERCENT:
-        return ""
-    return f"the processor itself was {abs(change):.0f} % {_pace(change)} after the runs than before"
+    return f"drift: the last third of the runs is {abs(drift):.0f} % {pace(drift)} than the first"
 
 
 def _percent(value: float) -> str:
     """Two digits: `4.1`, `37`, `560`."""
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-def _pace(percent: float) -> str:
-    return "slower" if percent > 0 else "faster"

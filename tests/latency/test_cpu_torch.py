@@ -31,7 +31,7 @@ def test_file_is_the_config_and_its_class_count(network: Path) -> None:
 
 def test_median_and_percentiles_of_an_injected_clock(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of 1, 2, ... 11 ms."""
-    monkeypatch.setattr("mvit_search.latency.cpu_torch.reference_loop", lambda clock: lambda: 1.0)
+    monkeypatch.setattr("mvit_search.latency.surroundings.reference_loop", lambda clock: lambda: 1.0)
     now, run_ms = 0.0, 0
 
     def run(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,6 @@ from mvit_search.latency.timing import (
     TimingSettings,
     drift_percent,
     median_interval,
-    reference_loop,
     time_runs,
     timed,
 )
@@ -170,19 +169,6 @@ def test_steady_noise_is_seldom_called_drift() -> None:
         time_runs(Machine(independent(seed, 0.04)).run_ms, settings, clock=lambda: 0.0).notes for seed in range(100)
     ]
     assert sum(bool(note) for note in notes) <= 5
-
-
-def test_reference_loop_tells_a_processor_that_changed_its_pace() -> None:
-    settings = TimingSettings(warmup=0, min_runs=12)
-    paces = iter([2.0, 2.6])
-    slower = time_runs(lambda: 5.0, settings, clock=lambda: 0.0, reference_ms=lambda: next(paces))
-    assert slower.notes == ("the processor itself was 30 % slower after the runs than before",)
-    same = time_runs(lambda: 5.0, settings, clock=lambda: 0.0, reference_ms=lambda: 2.0)
-    assert same.notes == ()
-
-
-def test_reference_loop_takes_some_time() -> None:
-    assert 0.05 < reference_loop()() < 100
 
 
 def test_timed_counts_milliseconds_of_the_clock() -> None:
