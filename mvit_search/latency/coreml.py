@@ -90,7 +90,7 @@ class Converted:
         operators: operators of the program, constants apart.
         layout_operators: those among them that compute nothing (`LAYOUT_OPERATORS`).
         max_difference: largest difference of a logit between what was converted and the network, both fp32 in torch.
-        seconds: from network to program; the first conversion of a process also imports coremltools.
+        seconds: from network to program; importing coremltools, some seconds once in a process, comes on top.
     """
 
     model: Any
@@ -112,16 +112,16 @@ def convert(
 
     Raises:
         InputError: coremltools is not installed, the class count is not the network's, or `weights` do not fit.
-        WorkError: the rewritten network does not say what the network says, or coremltools failed.
+        WorkError: the rewritten network does not say what the network says, or torch or coremltools failed.
     """
     settings = settings or ConversionSettings()
-    begin = time.perf_counter()
     with _silence() if quiet else contextlib.nullcontext():
-        with _one_thread():
-            reference = _reference(network, settings.num_classes, weights, seed)
-            traced, max_difference = _traced(reference, settings)
-        model = _program(traced, reference.config, settings)
-    _describe(model, reference.config, settings, _origin(network, weights, seed))
+        ct = _coremltools()
+        begin = time.perf_counter()
+        config = network if isinstance(network, MobileViTConfig) else network.config
+        traced, max_difference = _traced(network, settings, weights, seed)
+        model = _program(ct, traced, config, settings)
+    _describe(model, config, settings, _origin(network, weights, seed))
     types = [op.op_type for op in model._mil_program.functions["main"].operations if op.op_type != "const"]
     moving = sum(op_type in LAYOUT_OPERATORS for op_type in types)
     return Converted(model, settings, len(types), moving, max_difference, time.perf_counter() - begin)
@@ -195,33 +195,46 @@ def _reference(
     return reference
 
 
-def _traced(reference: "MobileViT", settings: ConversionSettings) -> "tuple[nn.Module, float]":
-    """The network in the layout asked for, traced and checked."""
+def _traced(
+    network: "MobileViTConfig | MobileViT",
+    settings: ConversionSettings,
+    weights: "Mapping[str, Tensor] | None",
+    seed: int,
+) -> "tuple[nn.Module, float]":
+    """The network in the layout asked for, traced and checked; its largest difference of a logit."""
+    try:
+        with _one_thread():
+            reference = _reference(network, settings.num_classes, weights, seed)
+            traced, difference, scale = _compared(reference, settings.layout)
+    except (RuntimeError, MemoryError) as error:
+        raise WorkError(f"Core ML conversion: torch could not run the network ({_line(error)})") from error
+    # Said this way round a NaN fails.
+    if not difference <= _TOLERANCE * scale:
+        raise WorkError(
+            f"Core ML conversion: the {settings.layout} layout differs from the network by {difference:.2g} in a "
+            f"logit, where the largest is {scale:.2g}; at most {_TOLERANCE:g} of it is rounding"
+        )
+    return traced, difference
+
+
+def _compared(reference: "MobileViT", layout: Layout) -> "tuple[nn.Module, float, float]":
+    """The network in that layout, traced; largest difference of a logit on a random image, and largest logit."""
     import torch
 
     from mvit_search.architecture.neural_engine import for_neural_engine
 
-    module = for_neural_engine(reference) if settings.layout == "ane" else reference
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, *reference.config.image_size, generator=generator)
+    module = for_neural_engine(reference) if layout == "ane" else reference
+    image = torch.rand(1, 3, *reference.config.image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = reference(image)
-        # torch's own check runs the network four times more; it is compared below.
+        # torch's own check would run the network four times more.
         traced = torch.jit.trace(module, image, check_trace=False)  # type: ignore[no-untyped-call]
-        max_difference = float((traced(image) - expected).abs().max())
-    scale = max(float(expected.abs().max()), _TINY_LOGIT)
-    # Said this way round a NaN fails.
-    if not max_difference <= _TOLERANCE * scale:
-        raise WorkError(
-            f"Core ML conversion: the {settings.layout} layout differs from the network by {max_difference:.2g} in a "
-            f"logit, where the largest is {scale:.2g}; at most {_TOLERANCE:g} of it is rounding"
-        )
-    return traced, max_difference
+        difference = float((traced(image) - expected).abs().max())
+    return traced, difference, max(float(expected.abs().max()), _TINY_LOGIT)
 
 
-def _program(traced: "nn.Module", config: MobileViTConfig, settings: ConversionSettings) -> Any:
-    """The MLModel, not loaded."""
-    ct = _coremltools()
+def _program(ct: Any, traced: "nn.Module", config: MobileViTConfig, settings: ConversionSettings) -> Any:
+    """The MLModel, not loaded; `ct` is coremltools."""
     shape = (1, 3, *config.image_size)
     if settings.input == "image":
         image = ct.ImageType(name=INPUT_NAME, shape=shape, scale=1 / 255, color_layout=ct.colorlayout.RGB)
@@ -238,8 +251,11 @@ def _program(traced: "nn.Module", config: MobileViTConfig, settings: ConversionS
             skip_model_load=True,
         )
     except Exception as error:  # coremltools has no error type of its own
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise WorkError(f"Core ML conversion: coremltools failed ({what})") from error
+        raise WorkError(f"Core ML conversion: coremltools failed ({_line(error)})") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _coremltools() -> Any:
@@ -293,7 +309,10 @@ def _one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """No progress bars, no remarks on versions, missing Mac libraries and tracing; whatever fails still raises."""
+    """No progress bars, no remarks on versions, missing Mac libraries and tracing; whatever fails still raises.
+
+    Holds for the whole process: neither tqdm, which draws to stderr, nor warnings can be silenced for less.
+    """
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.ERROR)
