@@ -21,6 +21,7 @@ import torch
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.architecture.network import MobileViT
 from mvit_search.architecture.ops import parts
+from mvit_search.latency import PredictedTarget, Target, load_target
 from mvit_search.latency.features import features
 from mvit_search.profile import cost
 from mvit_search.profile.cost import cost_of_parts, params_of
@@ -43,18 +44,23 @@ def main() -> None:
     for config in configs(space, rng, 5_000 if quick else 20_000):
         profile(config)
     own = [seconds(lambda config=config: profile(config)) for config in configs(space, rng, 1_000)]
+    target = load_target("iphone12")
+    for config in configs(space, rng, 5_000):
+        target.latency(config)
+    predicting = [predicting_seconds(target, config) for config in configs(space, rng, 1_000)]
 
     print(f"space mobilevit, 256 px, 1000 classes, one thread; torch {torch.__version__}; medians over configs")
     print(f"{'what':<66}{'ms':>10}{'per second':>14}")
     print(row("op table and latency features, nothing remembered", statistics.median(first)))
     print(row("op table and latency features, steady state", statistics.median(own)))
+    print(row("iPhone latency and interval beyond that, steady state", statistics.median(predicting)))
     for budget in BUDGETS:
         print(row(f"a config drawn inside {budget / 1e6:g} M parameters", drawing_seconds(space, budget, rng)))
 
     compared = configs(space, rng, 4 if quick else 20)
     built = [seconds(lambda config=config: MobileViT(config)) for config in compared]
     models = [MobileViT(config).eval() for config in compared]
-    ratios = []
+    ratios = [("op-table-over-the-prediction-on-top-of-it", statistics.median(own) / statistics.median(predicting))]
     for peer, count in peers().items():
         pairs = [timed(lambda pair=pair, count=count: count(*pair)) for pair in zip(models, compared, strict=True)]
         counted = [taken for taken, _ in pairs]
@@ -69,13 +75,21 @@ def main() -> None:
             (f"op-table-vs-{peer}-on-built-network", statistics.median(counted) / statistics.median(own)),
         ]
     for name, value in ratios:
-        print(f"ratio {name}: {value:.0f}")
+        print(f"ratio {name}: {value:.3g}")
 
 
 def profile(config: MobileViTConfig) -> object:
     """What a search asks of the table."""
     placed = parts(config)
     return cost_of_parts(placed), features(placed)
+
+
+def predicting_seconds(target: Target, config: MobileViTConfig) -> float:
+    """What a prediction takes once a search has the operator table and the costs."""
+    placed = parts(config)
+    cost_of_parts(placed)
+    assert isinstance(target, PredictedTarget)
+    return seconds(lambda: target.latency_of_parts(placed, config.image_size))
 
 
 def configs(space: object, rng: random.Random, count: int) -> list[MobileViTConfig]:

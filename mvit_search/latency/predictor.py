@@ -16,7 +16,6 @@ from mvit_search.latency.target_file import TargetFile, read_target_file
 
 _ATTENTION: frozenset[Layout] = frozenset((softmax_layer, separable_layer))
 _ATTENTION_WORDS: dict[frozenset[Layout], str] = {
-    frozenset(): "a network without attention",
     frozenset((softmax_layer,)): "softmax attention alone",
     frozenset((separable_layer,)): "separable attention alone",
     _ATTENTION: "softmax and separable attention together",
@@ -29,9 +28,9 @@ _UNKNOWN_AT_MOST = 3
 class PredictedTarget:
     """A target that predicts: a non-negative sum of the features, with the interval its file describes.
 
-    At an image size, with a head, or with a combination of attention and fusion that no fitted row has, the same sum
-    extrapolates, and its source says so. That depths, kernels, ratios and activations differ from the rows' is not
-    said: nearly every candidate's do.
+    At an image size, with a head, or with a combination of attention and fusion that no fitted MobileViT has, the same
+    sum extrapolates: its source says so, and its interval is that of any network where that is wider. That depths,
+    kernels, ratios and activations differ from the rows' is not said: nearly every candidate's do.
     """
 
     file: TargetFile
@@ -65,8 +64,14 @@ class PredictedTarget:
         """The same from parts: also of a network with another head, or with dilation, as its source then says."""
         own = self._ms_of_part
         ms = self.file.values.networks + math.fsum(len(names) * part.derive(own) for part, names, _, _ in placed)
-        ratio = self.file.interval_of(in_family=True).ratio
-        source = self._source_of(placed, image_size)
+        layouts = _layouts(placed)
+        # A network without attention is no MobileViT any more: what vouches for it is the other families' rows.
+        in_family = bool(layouts & _ATTENTION)
+        strange = self._strangeness(placed, layouts, image_size) if in_family else ""
+        ratio = self.file.interval_of(in_family=in_family).ratio
+        if strange:
+            ratio = max(ratio, self.file.interval.ratio)
+        source = self._source(in_family=in_family) + strange
         return Latency(ms, ms / ratio, ms * ratio, source, self.name, self.file.words.protocol)
 
     def latency_of_program(self, program: Program) -> Latency:
@@ -139,19 +144,17 @@ class PredictedTarget:
             (row.image_size, _layouts(parts(row.config))) for row in self.file.rows if row.config and not row.fallback
         )
 
-    def _source_of(self, placed: Sequence[Placed], size: tuple[int, int]) -> str:
-        """The error that was found, and in what the network differs from all rows it was found on."""
-        source, layouts = self._source(in_family=True), _layouts(placed)
+    def _strangeness(self, placed: Sequence[Placed], layouts: frozenset[Layout], size: tuple[int, int]) -> str:
+        """In what the network differs from all MobileViTs that the error was found on, to follow the source; or ''."""
         alike = [(of, fitted) for of, fitted in self._fitted if fitted & _ATTENTION == layouts & _ATTENTION]
         sizes = sorted({of for of, _ in alike or self._fitted})
-        resized = size not in sizes
-        if resized:
-            fitted = " and ".join(map(_size_words, sizes))
-            source = f"{source} at {fitted} px; extrapolated to {size[0]}x{size[1]} px"
+        words = ""
+        if size not in sizes:
+            words += f" at {' and '.join(map(_size_words, sizes))} px; extrapolated to {size[0]}x{size[1]} px"
         unknown = _unfitted(placed, layouts, frozenset().union(*(fitted for _, fitted in alike)))
         if unknown:
-            source = f"{source}; no fitted row has {' or '.join(unknown)}"
-        return f"{source}, error unknown" if resized or unknown else source
+            words += f"; no fitted row has {' or '.join(unknown)}"
+        return f"{words}, error unknown" if words else ""
 
 
 def _layouts(placed: Iterable[Placed]) -> frozenset[Layout]:

@@ -210,7 +210,13 @@ def test_what_no_row_has_is_named() -> None:
     mixed = second.model_copy(update={"stages": (*second.stages[:-1], preset("mobilevit-s").stages[-1])})
     assert source(mixed).endswith("no fitted row has softmax and separable attention together, error unknown")
     plain = MobileViTConfig(stages=preset("mobilevit-s").stages[:2])
-    assert source(plain).endswith("no fitted row has a network without attention, error unknown")
+    assert "on 100 networks" in source(plain)  # the other families', of which most have no attention
+
+
+def test_where_a_prediction_extrapolates_its_interval_is_no_narrower_than_other_families() -> None:
+    known, strange = (IPHONE12.latency(preset("mobilevit-s").with_image_size(side)) for side in (256, 64))
+    assert strange.high_ms / strange.ms > known.high_ms / known.ms
+    assert strange.high_ms / strange.ms == pytest.approx(IPHONE12.file.interval.ratio)
 
 
 def test_wider_is_not_faster_where_the_residual_sum_goes() -> None:
