@@ -52,8 +52,9 @@ _TYPES_OF_KIND: dict[str, str] = {
         "resample affine"
     ),
     "gather": "gather gather_along_axis gather_nd scatter scatter_along_axis scatter_nd sliding_windows topk argsort "
-    "slice_update band_part one_hot",
-    "cast": "cast quantize dequantize",
+    "slice_update band_part one_hot non_maximum_suppression non_zero",
+    # What moves next to nothing.
+    "cast": "cast quantize dequantize classify shape fill fill_like range_1d",
 }  # fmt: skip
 
 KIND_OF_TYPE: dict[str, str] = {mil_type: kind for kind, types in _TYPES_OF_KIND.items() for mil_type in types.split()}
