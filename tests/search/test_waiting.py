@@ -171,21 +171,26 @@ def facts(document):
     return [(row["digest"], row["latency_ms"], row["top1_by_seed"]) for row in document["front"]]
 
 
-def test_a_server_that_dies_and_comes_back_changes_nothing(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The front of a run whose server was there all the time."""
     with serving() as server:
-        whole = search(tmp_path / "whole", server)
+        return facts(search(tmp_path_factory.mktemp("results") / "whole", server))
+
+
+def test_a_server_that_dies_and_comes_back_changes_nothing(tmp_path, whole):
+    with serving() as server:
         watching = Watching(lambda said: server.start() if len(said) == 3 else None)
         document = search(tmp_path / "run", server, Stopping(server, 5), watching)
     assert (document["state"], document["ended_by"], document["latency_measured"]) == ("finished", "trials", True)
-    assert facts(document) == facts(whole)
+    assert facts(document) == whole
     assert document["failed"] == 0
     assert len([words for words in watching.said if words.startswith("waiting")]) == 3
     assert watching.said[-1].startswith(f"the measurement server {server.url} is back")
 
 
-def test_a_server_that_stays_away_ends_the_run_in_time_and_it_can_be_carried_on(tmp_path):
+def test_a_server_that_stays_away_ends_the_run_in_time_and_it_can_be_carried_on(tmp_path, whole):
     with serving() as server:
-        whole = search(tmp_path / "whole", server)
         document = search(tmp_path / "run", server, Stopping(server, 5), time_s=600)
         assert (document["state"], document["ended_by"]) == ("finished", "target unavailable")
         assert document["trained"] == 5
@@ -194,7 +199,7 @@ def test_a_server_that_stays_away_ends_the_run_in_time_and_it_can_be_carried_on(
         server.start()
         again = search(tmp_path / "run", server)
         assert (again["ended_by"], again["trained"]) == ("trials", 10)
-        assert facts(again) == facts(whole)
+        assert facts(again) == whole
 
 
 def test_a_server_that_dies_before_anything_is_trained_fails_the_run(tmp_path):

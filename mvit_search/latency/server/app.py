@@ -37,7 +37,8 @@ class Desk:
         cache = ResultCache(self.calibration, settings.cache, settings.cached_results)
         self.queue = MeasuringQueue(runtime, cache, capacity=settings.capacity, kept=settings.kept_jobs)
         self.access = Access(settings.token, settings.requests_per_minute, settings.attempts_per_minute, time.monotonic)
-        self.limits = UnpackLimits()
+        # What packs well is no network of a search: random weights stay as large as they are.
+        self.limits = UnpackLimits(total_bytes=2 * settings.max_upload_bytes)
         self.uploads = Path()
         self._slots = asyncio.Semaphore(_UPLOADS_AT_ONCE)
         self._worker: asyncio.Task[None] | None = None
