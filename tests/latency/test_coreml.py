@@ -19,6 +19,7 @@ from mvit_search.architecture.random_weights import random_network
 from mvit_search.errors import InputError, UnknownNameError, WorkError
 from mvit_search.latency import coreml
 from mvit_search.latency.coreml import LAYOUT_OPERATORS, ConversionSettings, Converted, convert, write_package
+from tests.latency import mil_interpreter
 
 TINY = MobileViTConfig(
     image_size=(32, 48),
@@ -97,6 +98,32 @@ def test_a_preset_as_the_documentation_says() -> None:
     table = Counter(op.kind for op in operators(config))
     moving = sum(table[kind] for kind in ("reshape", "transpose", "concat")) + table["split"] // 3
     assert (moving, convert(config, settings(layout="ane")).layout_operators) == (114, 45)
+
+
+MIXED = MobileViTConfig(
+    image_size=(44, 52),
+    activation="hardswish",
+    stages=(
+        MobileViTStage(out_channels=16, transformer_dim=24, num_heads=3, num_layers=1, patch_h=3, patch_w=2),
+        MobileViTStage(out_channels=16, transformer_dim=16, num_layers=1, attention="separable", fusion=False),
+    ),
+)
+
+
+@pytest.mark.parametrize(("layout", "target"), [("paper", "iOS15"), ("ane", "iOS15"), ("paper", "iOS18")])
+def test_the_program_itself_says_what_the_network_says(
+    layout: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run operator by operator, as fp32, since fp16 would hide small mistakes; maps are resized in both blocks."""
+    network = random_network(MIXED, CLASSES)
+    real, fp32 = ct.convert, {"compute_precision": ct.precision.FLOAT32}
+    monkeypatch.setattr(ct, "convert", lambda *given, **named: real(*given, **{**named, **fp32}))
+    program = convert(network, settings(layout=layout, deployment_target=target)).model._mil_program
+    image = torch.rand(1, 3, *MIXED.image_size)
+    with torch.no_grad():
+        expected, blank = network(image), network(torch.zeros_like(image))
+        difference = (mil_interpreter.run(program, image) - expected).abs().max()
+    assert difference < 1e-4 * (expected - blank).abs().max()
 
 
 def test_image_input_takes_rgb_bytes_to_the_range_of_the_array() -> None:
