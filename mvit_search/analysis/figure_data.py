@@ -56,11 +56,14 @@ def front_figure_data(document: FrontDocument, candidates: Iterable[Point]) -> F
 
     A preset on the front is drawn as both, so that the line is whole and the star is there.
     """
-    device, word = display_target(document.target) or "the target", document.latency_word or "unknown source"
+    device = display_target(document.target) or "the target"
     front = sorted((p for p in document.front if p.plotted), key=lambda p: p.latency_ms or 0.0)
     presets = [p for p in document.baselines if p.plotted]
     shown = {p.ref for p in (*front, *presets)}
     rest = [p for p in candidates if p.plotted and p.ref not in shown]
+    # The other candidates may be known in another way than the rows of the document.
+    ways = {p.latency_how for p in (*front, *presets, *rest) if p.latency_how}
+    word = " and ".join(sorted(ways, reverse=True)) if len(ways) > 1 else document.latency_word or "unknown source"
     return FrontFigureData(
         title=f"Accuracy against latency on {device}",
         subtitle=f"Latency {word}; accuracy from a short proxy training, not from a full one",

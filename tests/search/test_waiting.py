@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mvit_search.analysis import front_table, report_html, verdict
+from mvit_search.analysis import candidate_points, front_table, read_document, report_html, verdict
+from mvit_search.analysis.figure_data import front_figure_data
 from mvit_search.analysis.run_facts import reproduce_command
 from mvit_search.architecture import PRESETS
 from mvit_search.cli.watching import Lines, Panel
@@ -151,10 +152,12 @@ class Stopping(FormulaEvaluator):
         return evaluation
 
 
-def search(path, server, evaluator=None, watching=None, stand_in=None, time_s=1e9, seconds=60.0, trials=10):
+def search(
+    path, server, evaluator=None, watching=None, stand_in=None, time_s=1e9, seconds=60.0, space="mobilevit-mini"
+):
     """A run whose target is the server; pauses pass at once, on a clock that counts them."""
     clock = Clock()
-    plan = make_plan(trials=trials, final_seeds=2, budget=3_000_000, time_s=time_s, seed=3)
+    plan = make_plan(space=space, trials=8, final_seeds=2, budget=3_000_000, time_s=time_s, seed=3)
     client = ServerClient(server.url, TOKEN, sleep=lambda seconds: None)
     remote = RemoteTarget.connect(client, lambda name: server.runtime)
     patience = Patience(2 / 3 * time_s, None if stand_in is None else StandIn(load_target(stand_in)), seconds)
@@ -198,7 +201,7 @@ def test_a_server_that_stays_away_ends_the_run_in_time_and_it_can_be_carried_on(
         assert all(len(row["top1_by_seed"]) == 2 for row in document["front"])
         server.start()
         again = search(tmp_path / "run", server)
-        assert (again["ended_by"], again["trained"]) == ("trials", 10)
+        assert (again["ended_by"], again["trained"]) == ("trials", 8)
         assert facts(again) == whole
 
 
@@ -227,10 +230,10 @@ def test_ctrl_c_stops_the_waiting(tmp_path):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """A run that went on with predictions from its sixth candidate on."""
+    """A run that went on with predictions from its fourth candidate on."""
     path = tmp_path_factory.mktemp("results") / "mixed"
     with serving() as server:
-        document = search(path, server, Stopping(server, 5), stand_in="iphone12")
+        document = search(path, server, Stopping(server, 3), stand_in="iphone12", space="mobilevit")
     return RunFolder(path), document
 
 
@@ -238,9 +241,9 @@ def test_predictions_that_stand_in_are_marked_wherever_they_are_shown(mixed):
     folder, document = mixed
     assert json.loads((folder.path / "front.json").read_text()) == document
     records = folder.records()
-    assert [record.latency.how for record in records] == ["measured"] * 5 + ["predicted"] * 5
-    assert all("stands in for http://127.0.0.1:" in record.latency.source for record in records[5:])
-    assert (document["trained"], document["ended_by"], document["latency_measured"]) == (10, "trials", None)
+    assert [record.latency.how for record in records] == ["measured"] * 3 + ["predicted"] * 5
+    assert all("stands in for http://127.0.0.1:" in record.latency.source for record in records[3:])
+    assert (document["trained"], document["ended_by"], document["latency_measured"]) == (8, "trials", None)
     table = front_table(document)
     assert table.columns[4] == "Latency (predicted and measured)"
     for row, cells in zip(document["front"], table.rows, strict=True):
@@ -250,6 +253,8 @@ def test_predictions_that_stand_in_are_marked_wherever_they_are_shown(mixed):
     said = verdict(document)
     assert f"{len(predicted)} of {len(document['front'])} front points ha" in said
     assert all(ref in said for ref in predicted)
+    figure = front_figure_data(read_document(document), candidate_points(records, "mixed"))
+    assert figure.latency_axis.endswith(", predicted and measured (ms)")
     html = report_html(folder.read_run(), document, ())
     assert "Some latencies were measured and some predicted; each row says which" in html
 
