@@ -27,39 +27,37 @@ def run(
         ),
     ] = None,
     space: Annotated[
-        str | None, typer.Option(help="Search space: a name or a .yaml file.  [default: mobilevit]")
+        str | None, typer.Option(help="Search space: a name or a .yaml file (default: mobilevit).")
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits (built in), or an image folder: train/ and val|test/, or class folders.  [default: digits]"
+            help="digits (built in), or an image folder: train/ and val|test/, or class folders (default: digits)."
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Most training images, class-balanced.  [default: all]")
+        int | None, typer.Option(min=1, help="Most training images, class-balanced (default: all).")
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of proxy training.  [default: the recipe's]")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of proxy training (default: the recipe's).")] = None,
     proxy_size: Annotated[
         int | None,
-        typer.Option(min=16, max=1024, help="Resolution of proxy training (pixels).  [default: the recipe's]"),
+        typer.Option(min=16, max=1024, help="Resolution of proxy training (pixels) (default: the recipe's)."),
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train.  [default: 24]")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Candidates to train (default: 24).")] = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Time limit, e.g. 30m; a third is kept for the finals.  [default: 330s]", metavar="D"),
+        typer.Option(help="Time limit, e.g. 30m; a third is kept for the finals (default: 330s).", metavar="D"),
     ] = None,
     final_seeds: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Seeds per point of the final front.  [default: 3]")
+        int | None, typer.Option(min=1, max=100, help="Seeds per point of the final front (default: 3).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**31, help="Seed of everything random.  [default: 0]")] = None,
-    sampler: Annotated[str | None, typer.Option(help="nsga2, tpe or random.  [default: nsga2]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31, help="Seed of everything random (default: 0).")] = None,
+    sampler: Annotated[str | None, typer.Option(help="nsga2, tpe or random (default: nsga2).")] = None,
     num_classes: Annotated[
-        int | None, typer.Option(min=1, help="Classes of the costed network.  [default: 1000, as the papers count]")
+        int | None, typer.Option(min=1, help="Classes of the costed network (default: 1000, as the papers count).")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Where to train: cpu, cuda, mps.  [default: cpu]")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a training.  [default: 1]")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to train: cpu, cuda, mps (default: cpu).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a training (default: 1).")] = None,
     allow_predicted: Annotated[
         bool, typer.Option("--allow-predicted", help="Predict while the measurement server does not answer.")
     ] = False,
@@ -71,7 +69,7 @@ def run(
         str | None, typer.Option(help="How long to wait for the server before that (default: 5m).", metavar="D")
     ] = None,
     results_dir: ResultsDirOption = RESULTS_DIR,
-    name: Annotated[str | None, typer.Option(help="Name of the run.  [default: made from the settings]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run (default: made from the settings).")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Carry on a run; its settings need not be repeated.")
     ] = False,
