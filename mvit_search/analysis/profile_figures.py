@@ -91,7 +91,7 @@ def bars_figure(profile: NetworkProfile, quantity: BarQuantity) -> go.Figure:
         own = [(bar.label, value) for bar, value in zip(drawn, values, strict=True) if bar.kind == kind]
         figure.add_trace(_bar_trace(own, quantity, total, {"color": _COLOURS[kind]}))
     if quantity.fixed:
-        outlined = {"color": "rgba(138,147,156,0.25)", "line": {"color": GREY, "width": 1}}
+        outlined: dict[str, object] = {"color": "rgba(138,147,156,0.25)", "line": {"color": GREY, "width": 1}}
         figure.add_trace(_bar_trace([(FIXED_COST, quantity.fixed)], quantity, total, outlined))
     figure.update_xaxes(range=[0, 1.18 * largest])
     order = {"type": "category", "categoryorder": "array", "categoryarray": rows, "autorange": "reversed"}

@@ -29,7 +29,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if is_terminal() else _PIPE_WIDTH, highlight=False, markup=False)
+    console = Console(width=print_width(), highlight=False, markup=False)
     wide = console.width >= _WIDE
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -39,6 +39,17 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     with console.capture() as captured:
         console.print(table)
     _write(captured.get())
+
+
+def print_width() -> int:
+    """Columns that a table may fill; a pipe takes whole lines."""
+    return shutil.get_terminal_size().columns if is_terminal() else _PIPE_WIDTH
+
+
+def fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a table can be printed without wrapping a cell."""
+    widths = (max(len(name), *(len(row[index]) for row in rows)) for index, name in enumerate(columns))
+    return sum(3 + width for width in widths) - 1 <= print_width()  # three between each two, one at either edge
 
 
 def say(message: str) -> None:

@@ -1,20 +1,22 @@
 """`mvit-search profile`: what a candidate costs, and where."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, ResultsDirOption
+from mvit_search.cli.arguments import (
+    MAX_CLASSES,
+    RESULTS_DIR,
+    ImageSizeOption,
+    JsonOption,
+    ResultsDirOption,
+    parse_image_size,
+)  # fmt: skip
 from mvit_search.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from mvit_search.analysis.profile_facts import NetworkProfile
-
-_MAX_CLASSES = 1_000_000
-_PIXELS = re.compile(r"(\d{1,6})(?:[xX×](\d{1,6}))?")
-_SMALLEST, _LARGEST = 16, 8192
 
 
 def profile(
@@ -27,9 +29,7 @@ def profile(
         ),
     ],
     target: Annotated[str, typer.Option(help="Device to predict or measure the latency for.")] = "iphone12",
-    image_size: Annotated[
-        str | None, typer.Option("--image-size", metavar="N|HxW", help="Cost it at this resolution (pixels).")
-    ] = None,
+    image_size: ImageSizeOption = None,
     task: Annotated[
         str, typer.Option(metavar="TASK", help="classification, or a head on it: detection, segmentation.")
     ] = "classification",
@@ -38,7 +38,7 @@ def profile(
     ] = None,
     num_classes: Annotated[
         int | None,
-        typer.Option("--num-classes", min=1, max=_MAX_CLASSES, help="Default: as in the papers (1000, 81 or 21)."),
+        typer.Option("--num-classes", min=1, max=MAX_CLASSES, help="Default: as in the papers (1000, 81 or 21)."),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print one row a block, with its shares.")] = False,
     ops: Annotated[bool, typer.Option("--ops", help="Also print one row an operator.")] = False,
@@ -61,7 +61,7 @@ def profile(
     if html:
         require_page_path(html)
     device, settings = load_target(target), task_named(task)
-    size = _image_size(image_size)
+    size = parse_image_size(image_size)
     found = [resolve(reference, results_dir) for reference in references]
     if size is None and task != "classification":
         size = (settings.image_size, settings.image_size)
@@ -89,20 +89,6 @@ def _require_consistent(references: list[str], *, compare: bool, ops: bool) -> N
         raise InputError("--compare", None, "needs at least two references", "write profile REF --compare REF")
     if ops and len(references) > 1:
         raise InputError("--ops", None, "lists the operators of one network", "give one reference")
-
-
-def _image_size(text: str | None) -> tuple[int, int] | None:
-    """`224` -> (224, 224); `256x192` -> (256, 192), height first."""
-    from mvit_search.errors import InputError
-
-    if text is None:
-        return None
-    match = _PIXELS.fullmatch(text.strip())
-    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not _SMALLEST <= min(height, width) <= max(height, width) <= _LARGEST:
-        rule = f"must be {_SMALLEST} to {_LARGEST} pixels"
-        raise InputError("--image-size", text, rule, "write 224, or height x width like 256x192")
-    return height, width
 
 
 def _verification(profile: "NetworkProfile") -> dict[str, Any]:

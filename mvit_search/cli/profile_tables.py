@@ -1,12 +1,11 @@
 """The tables of `mvit-search profile`, as wide as the terminal allows."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from mvit_search._quantities import format_bytes, format_count
-from mvit_search.cli.output import is_terminal, print_table, say
+from mvit_search.cli.output import fits, print_table, print_width, say
 
 if TYPE_CHECKING:
     from mvit_search.analysis.profile_comparison import ComparisonRow
@@ -99,7 +98,7 @@ def print_ops(profile: "NetworkProfile") -> None:
     """One row an operator."""
     from mvit_search.profile.layers import block_name, op_rows
 
-    whole = _width() >= _WIDE
+    whole = print_width() >= _WIDE
     rows = []
     for block, group in groupby(zip(profile.ops, op_rows(profile.ops), strict=True), key=lambda p: block_name(p[0])):
         members = list(group)
@@ -149,7 +148,7 @@ def _indented(stage: str, name: str, members: int) -> str:
         return name
     if name == stage:
         return "  (the rest)"
-    return f"  {name}" if _width() >= _WIDE else f"  {name.removeprefix(f'{stage}.').removeprefix('block.')}"
+    return f"  {name}" if print_width() >= _WIDE else f"  {name.removeprefix(f'{stage}.').removeprefix('block.')}"
 
 
 def _stage(name: str) -> str:
@@ -188,12 +187,12 @@ def _chunks(
 ) -> Iterator[list[int]]:
     """Columns in groups that fit beside the first two; at least one a group."""
     group: list[int] = []
-    room = _width() - used - _EDGES
+    room = print_width() - used - _EDGES
     for index in others:
         wide = 3 + max(len(names[index]), *(len(row.cells[index]) for row in rows))
         if group and wide > room:
             yield group
-            group, room = [], _width() - used - _EDGES
+            group, room = [], print_width() - used - _EDGES
         group.append(index)
         room -= wide
     yield group
@@ -206,13 +205,8 @@ def _print_fitting(
     kept = list(range(len(columns)))
     for left_out in (None, *spare):
         kept = [index for index in kept if index != left_out]
-        if sum(3 + max(len(columns[i]), *(len(row[i]) for row in rows)) for i in kept) <= _width() + 1:
+        names, cells = [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
+        if fits(names, cells):
             break
-    cells = [[row[index] for index in kept] for row in rows]
-    print_table(title, [columns[index] for index in kept], cells, left=left)
+    print_table(title, names, cells, left=left)
     return kept
-
-
-def _width() -> int:
-    """Columns to fill; a pipe takes whole lines."""
-    return shutil.get_terminal_size().columns if is_terminal() else 160

@@ -55,7 +55,9 @@ def runtime_names() -> tuple[str, ...]:
 
 
 def load_target(name: str) -> Target:
-    """The target of that name, or of the measurement server at that address, ready to give latencies.
+    """The target of that name, of the measurement server at that address, or of that file, ready to give latencies.
+
+    A name that ends in `.json` is the path of a predicted target's file, as `calibrate` writes.
 
     Raises:
         UnknownNameError: with the nearest target name.
@@ -66,6 +68,8 @@ def load_target(name: str) -> Target:
         from mvit_search.latency.remote import connect
 
         return connect(name, load_runtime)
+    if name.endswith(".json"):
+        return PredictedTarget.load(Path(name))
     name = _ALIASES.get(name, name)
     if name not in target_names():
         raise UnknownNameError("target", name, target_names())
