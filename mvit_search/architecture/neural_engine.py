@@ -51,15 +51,15 @@ class NeuralEngineMobileViT(nn.Module):
 
 
 def for_neural_engine(network: MobileViT) -> NeuralEngineMobileViT:
-    """The rewritten network, in evaluation mode: parts that stay are shared, not copied."""
-    return NeuralEngineMobileViT(network).eval()
+    """The rewritten network. Parts that stay are shared, not copied, and keep their mode: evaluation, as a rule."""
+    return NeuralEngineMobileViT(network)
 
 
 def _rewritten(part: nn.Module) -> nn.Module:
     if isinstance(part, MobileViTBlock):
         return EngineBlock(part)
     if isinstance(part, MobileViTv2Block):
-        return Enginev2Block(part)
+        return EngineV2Block(part)
     return part
 
 
@@ -86,7 +86,7 @@ class EngineBlock(nn.Module):
         return y if self.fuse is None else cast(Tensor, self.fuse(torch.cat((x, y), dim=1)))
 
 
-class Enginev2Block(nn.Module):
+class EngineV2Block(nn.Module):
     """`MobileViTv2Block` on tokens (1, d, P, N)."""
 
     def __init__(self, block: MobileViTv2Block) -> None:

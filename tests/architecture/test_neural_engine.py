@@ -100,7 +100,8 @@ def test_any_wrong_weight_is_noticed(attention: str) -> None:
 
 
 def test_the_network_itself_stays_as_it_was() -> None:
-    network = random_network(one_block(), CLASSES)
+    network = random_network(one_block(), CLASSES).train()
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     for_neural_engine(network)
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+    assert all(module.training for module in network.modules())
