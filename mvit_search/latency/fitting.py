@@ -58,6 +58,7 @@ class Problem:
         self.scale: Array = np.array([priors[name].scale for name in FEATURE_NAMES])
         self.networks = [row.network for row in rows]
         self.papers = [row.paper for row in rows]
+        self.own: Mask = np.array([settings.is_own(paper) for paper in self.papers])
         self.everything: Mask = np.ones(len(rows), dtype=bool)
 
     @cached_property

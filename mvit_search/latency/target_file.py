@@ -24,6 +24,9 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
+MEASURED = "measured: "
+"""How the `paper` of rows begins that were measured for this project, not published."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -82,9 +85,10 @@ class FittedRow(Row):
     """A row with what the fit says of it.
 
     `fitted_ms` saw the row. The others did not: without every row of the same network, without every row of the
-    same paper. `fallback` names a row that took more than twice its left-out prediction: the network, as that
-    paper converted it, seems to have left the Neural Engine. Such a row has little weight by itself, and counts half
-    in the interval.
+    same paper. In a target with own measurements (`TargetFile.own_rows`), whose protocol is not the papers',
+    `network_left_out_ms` has the factor of the row's paper in it. `fallback` names a row that took more than twice its
+    left-out prediction: the network, as that paper converted it, seems to have left the Neural Engine. Such a row has
+    little weight by itself, and counts half in the interval. Own measurements are never named so.
     """
 
     fitted_ms: Positive
@@ -135,6 +139,10 @@ class FitSettings(_Frozen):
     family_weight: Positive
     paper_spread: Positive
     reference_papers: tuple[Text, ...]
+
+    def is_own(self, paper: str) -> bool:
+        """Whether a paper's rows were measured for this target, by the protocol that it predicts."""
+        return paper.startswith(MEASURED) and paper in self.reference_papers
 
 
 class PaperEffect(_Frozen):
@@ -251,6 +259,11 @@ class TargetFile(_Frozen):
     def name(self) -> str:
         """Name of the target."""
         return self.words.name
+
+    @property
+    def own_rows(self) -> tuple[FittedRow, ...]:
+        """Rows that a calibration measured by the protocol that the target predicts; none in published targets."""
+        return tuple(row for row in self.rows if self.settings.is_own(row.paper))
 
     @cached_property
     def values(self) -> Features:
