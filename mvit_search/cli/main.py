@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mvit_search import __version__
-from mvit_search.cli import dashboard, device, export, front, profile, run, space, weights
+from mvit_search.cli import calibrate, dashboard, device, export, front, latency, measure, profile, run, space, weights
 from mvit_search.cli.output import flush_stdout, say
 from mvit_search.errors import InputError, MvitSearchError
 
@@ -25,11 +25,14 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("profile")(profile.profile)
+app.command("latency")(latency.latency)
 app.add_typer(space.app, name="space")
 app.command("front")(front.front)
 app.command("report")(front.report)
 app.command("export")(export.export)
 app.add_typer(weights.app, name="weights")
+app.command("measure")(measure.measure)
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(device.app, name="device")
 app.command("dashboard")(dashboard.dashboard)
 
