@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mvit_search._files import bundled
+from tests.latency.packages import save, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mvit_search"
@@ -103,6 +104,9 @@ def test_importing_loads_no_torch(code, tmp_path):
         ["space", "sample", "mobilevit-mini"],
         ["space", "check", "mobilevit-patch", "--budget", "6M"],
         ["front", "demo"],
+        ["latency", "mobilevit-s"],
+        ["latency", "mobilevit-s", "--explain", "--html", "page.html"],
+        ["latency", "net.mlpackage", "--explain"],
     ],
     ids=" ".join,
 )
@@ -112,7 +116,9 @@ def test_commands_that_train_nothing_load_no_torch(arguments, demo_run):
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "heavy = {'torch', 'coremltools', 'sklearn'} & sys.modules.keys()\nassert not heavy, heavy"
     )
-    done = run_python(code, demo_run.path.parents[1])
+    folder = demo_run.path.parents[1]
+    save(tiny_model(), folder / "net.mlpackage")
+    done = run_python(code, folder)
     assert done.returncode == 0, done.stderr
 
 

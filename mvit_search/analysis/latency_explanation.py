@@ -14,7 +14,7 @@ from mvit_search.latency.mil import Program
 _FIXED_CLASS = next(name for name, features in OPERATOR_CLASSES.items() if features == ("networks",))
 _CLASSES = tuple(name for name in OPERATOR_CLASSES if name != _FIXED_CLASS)
 Grouping = Literal["stage", "stride"]
-OTHER = "other"
+REST = "rest"
 """Classes that were put together because a table has no room for them."""
 
 CLASS_WORDS = {
@@ -111,7 +111,7 @@ class LatencyExplanation:
         stages: those whose operators cost something.
         classes: classes of operators that do; `StageShare.ms_by_class` has their order.
         operators: every operator that costs something, the most expensive first.
-        merged: the classes that `OTHER` holds, if it is among `classes`.
+        merged: the classes that `REST` holds, if it is among `classes`.
     """
 
     network: str
@@ -136,7 +136,7 @@ class LatencyExplanation:
         return tuple(sorted({**self.ms_by_class, FIXED_COST: self.fixed_ms}.items(), key=lambda pair: -pair[1]))
 
     def with_at_most(self, count: int) -> "LatencyExplanation":
-        """The same with the cheapest classes put together as `OTHER`, so that there are no more than `count` (>= 1)."""
+        """The same with the cheapest classes put together as `REST`, so that there are no more than `count` (>= 1)."""
         if len(self.classes) <= count:
             return self
         totals = self.ms_by_class
@@ -147,7 +147,7 @@ class LatencyExplanation:
             StageShare(name, (*(ms[index] for index in own), math.fsum(ms[index] for index in rest)))
             for name, ms in self.stages
         )
-        classes = (*(self.classes[index] for index in own), OTHER)
+        classes = (*(self.classes[index] for index in own), REST)
         return replace(self, classes=classes, stages=stages, merged=tuple(self.classes[index] for index in rest))
 
     @property

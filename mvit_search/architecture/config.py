@@ -248,7 +248,8 @@ def validation_input_error(
     if first["type"] == "union_tag_invalid":
         kind = first["input"].get("kind") if isinstance(first["input"], dict) else first["input"]
         return InputError(f"{field}.kind", kind, "must be 'conv' or 'mobilevit'", more)
-    value = first["input"] if not isinstance(first["input"], (dict, list, tuple)) else None
+    # Of text that is no JSON the input is all of it.
+    value = first["input"] if not isinstance(first["input"], (dict, list, tuple, bytes)) else None
     return InputError(field, None if first["type"] == "missing" else value, _rule(first), more)
 
 

@@ -56,8 +56,8 @@ def print_explanation(explanation: "LatencyExplanation") -> None:
 
     target = explanation.latency.target
     say("")
-    _print_stages(explanation, f"milliseconds on {target}, predicted, by {explanation.grouped_by} and class")
-    _print_classes(explanation, f"milliseconds on {target}, predicted, by class")
+    _print_stages(explanation, f"predicted ms on {target}, by {explanation.grouped_by} and class")
+    _print_classes(explanation, f"predicted ms on {target}, by class")
     _print_operators(explanation, f"the {min(_LARGEST, len(explanation.operators))} largest operators on {target}")
     say(f"{SHARE_WORDS} {_grouping_words(explanation)}".strip())
     say(explanation.evidence.words)
@@ -65,6 +65,8 @@ def print_explanation(explanation: "LatencyExplanation") -> None:
 
 def _print_stages(explanation: "LatencyExplanation", title: str) -> None:
     """As many classes as fit; the cheapest together where not all do."""
+    from mvit_search.analysis.latency_explanation import REST
+
     for count in range(len(explanation.classes), 0, -1):
         shown = explanation.with_at_most(count)
         columns = (explanation.grouped_by, *(_HEADINGS.get(name, name) for name in shown.classes), "ms", "%")
@@ -73,7 +75,7 @@ def _print_stages(explanation: "LatencyExplanation", title: str) -> None:
             break
     print_table(title, columns, rows, left=columns[:1])
     if shown.merged:
-        say(f"other: {', '.join(shown.merged)}.\n")
+        say(f"{REST}: {', '.join(shown.merged)}.\n")
 
 
 def _print_classes(explanation: "LatencyExplanation", title: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import pytest
 import yaml
@@ -11,23 +10,8 @@ from hypothesis import strategies as st
 
 from mvit_search.analysis.profile_facts import format_interval
 from mvit_search.architecture import PRESETS
-from mvit_search.cli.main import main
 from mvit_search.latency import load_target
 from tests.cli.test_cli import cli, fails
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the program in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mvit-search", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
-
-    return call
 
 
 def document_of(run, *arguments):
