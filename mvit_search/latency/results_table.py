@@ -99,7 +99,7 @@ def measured_cells(network: Network, measurement: Measurement, identity: str) ->
 
 def failed_cells(network: Network, error: str, identity: str) -> dict[str, str]:
     """A row of a network that could not be measured."""
-    return {**_network_cells(network, identity), "error": error}
+    return {**_network_cells(network, identity), "error": " ".join(error.split())}
 
 
 def write_table(rows: Iterable[Cells], path: Path) -> None:
