@@ -19,6 +19,7 @@ from mvit_search.latency import (
     target_names,
 )  # fmt: skip
 from mvit_search.latency.mil import Program, read_program
+from mvit_search.latency.remote import RemoteTarget
 from mvit_search.records import resolve
 
 _PACKAGE, _ONNX = ".mlpackage", ".onnx"
@@ -202,10 +203,19 @@ def _require_own_sizes(image_size: tuple[int, int] | None, num_classes: int | No
 
 
 def _measured(path: Path, suffix: str, target: Target) -> Latency:
-    """Time the file at `path` with a runtime of this machine that runs such files."""
-    if not isinstance(target, MeasuredTarget) or target.runtime.suffix != suffix:
-        raise _cannot_run(suffix, target)
-    return target.runtime.measure(path).latency(target.name)
+    """Time the file at `path` with a runtime that runs such files, of this machine or of a measurement server."""
+    if isinstance(target, MeasuredTarget) and target.runtime.suffix == suffix:
+        return target.runtime.measure(path).latency(target.name)
+    if isinstance(target, RemoteTarget) and target.suffix == suffix:
+        return target.latency_of_file(path, path.name)
+    raise _cannot_run(suffix, target)
+
+
+def _suffix_of(target: Target) -> str | None:
+    """What a measuring target runs; None of one that predicts."""
+    if isinstance(target, MeasuredTarget):
+        return target.runtime.suffix
+    return target.suffix if isinstance(target, RemoteTarget) else None
 
 
 def _cannot_run(suffix: str, target: Target) -> InputError:
@@ -214,7 +224,7 @@ def _cannot_run(suffix: str, target: Target) -> InputError:
     if suffix == _PACKAGE:
         able = [name for name in target_names() if name not in runtime_names()] + able
     takes = "predicts from configs and Core ML packages" if isinstance(target, PredictedTarget) else "measures configs"
-    if isinstance(target, MeasuredTarget) and target.runtime.suffix in (_PACKAGE, _ONNX):
-        takes = f"measures configs and {target.runtime.suffix} files"
+    if (own := _suffix_of(target)) in (_PACKAGE, _ONNX):
+        takes = f"measures configs and {own} files"
     advice = f"for {suffix} give --target {', '.join(able)}"
     return InputError("--target", target.name, f"{takes}, not {suffix} files", advice)

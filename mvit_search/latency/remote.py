@@ -108,6 +108,11 @@ class RemoteTarget:
     def calibration(self) -> str:
         return self._version.calibration
 
+    @property
+    def suffix(self) -> str:
+        """What the server's runtime runs: `.mlpackage`, `.onnx` or `.json`."""
+        return self._runtime.suffix
+
     def latency(self, config: MobileViTConfig, num_classes: int = 1000) -> Latency:
         """Write the network, have it measured, and wait for the result.
 
@@ -116,26 +121,35 @@ class RemoteTarget:
             TargetUnavailable: it does not answer, or has no result for minutes.
             WorkError: the network cannot be written, or failed on the server.
         """
-        with tempfile.TemporaryDirectory(prefix="mvit-search-") as folder, self._client.session() as session:
-            path = Path(folder) / f"network{self._runtime.suffix}"
+        with tempfile.TemporaryDirectory(prefix="mvit-search-") as folder:
+            path = Path(folder) / f"network{self.suffix}"
             self._runtime.write(config, num_classes, path)
-            measurement = self._measured(session, path, f"mvit-{config.digest()[:12]}")
+            return self.latency_of_file(path, f"mvit-{config.digest()[:12]}")
+
+    def latency_of_file(self, path: Path, name: str) -> Latency:
+        """Have the network at `path`, which ends in `suffix`, measured; `name` is for the server's log.
+
+        Raises:
+            InputError, TargetUnavailable, WorkError: as `latency`.
+        """
+        with tempfile.TemporaryDirectory(prefix="mvit-search-") as folder, self._client.session() as session:
+            measurement = self._measured(session, path, name, Path(folder) / "upload.zip")
         if self._protocol not in (None, measurement.protocol.digest):
             raise self._changed(measurement.protocol.words)
         self._protocol = measurement.protocol.digest
         return measurement.latency(self.name)
 
-    def _measured(self, session: Session, path: Path, name: str) -> Measurement:
-        """The server's measurement of the artifact at `path`."""
+    def _measured(self, session: Session, path: Path, name: str, packed: Path) -> Measurement:
+        """The server's measurement of the artifact at `path`; a folder is packed at `packed`."""
         digest = digest_of(path)
         if path.is_dir():
-            pack(path, path.with_suffix(".zip"))
-            path = path.with_suffix(".zip")
+            pack(path, packed)
+            path = packed
         if (size := path.stat().st_size) > self._version.max_upload_bytes:
             raise too_large(self.name, name, size, self._version.max_upload_bytes)
         deadline = self._clock() + _LONGEST_MEASUREMENT_S
         while True:
-            job = session.submit(path, suffix=self._runtime.suffix, name=name, digest=digest)
+            job = session.submit(path, suffix=self.suffix, name=name, digest=digest)
             finished = self._finished(session, job, deadline)
             if finished is not None:
                 return self._result(finished)

@@ -14,6 +14,7 @@ from mvit_search.architecture import PRESETS
 from mvit_search.latency import CpuOnnxRuntime, CpuTorchRuntime, MacRuntime, load_target
 from tests.cli.test_cli import cli, fails
 from tests.latency.fake_apple import MAC, Behaviour, fake_coreml, write_package
+from tests.latency.measurement_server import TOKEN, serving
 from tests.latency.networks import SHORT
 from tests.latency.packages import flexible_model, neural_network, save, tiny_model
 from tests.latency.test_cpu_onnx import relu
@@ -135,6 +136,20 @@ def test_a_config_is_predicted_and_measured_in_one_table(run: Run) -> None:
     found = document_of(run, *arguments)["latencies"]
     assert [row["target"] for row in found] == ["iphone12", "cpu-torch"]
     assert found[1]["source"].startswith("measured: ")
+
+
+def test_a_file_is_measured_by_a_server_that_runs_such_files(
+    run: Run, package: str, onnx_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = CpuOnnxRuntime(threads=1, timing=SHORT)
+    monkeypatch.setenv("MVIT_SEARCH_TOKEN", TOKEN)
+    with serving(runtime) as server:
+        document = document_of(run, onnx_file, "--target", server.url)
+        assert document["target"] == server.url
+        assert document["source"].startswith("measured: ")
+        code, _, err = run("latency", package, "--target", server.url)
+    assert code == 2
+    assert f"--target '{server.url}': measures configs and .onnx files, not .mlpackage files" in err
 
 
 def test_a_targets_file_is_a_target(run: Run, tmp_path: Path) -> None:

@@ -68,6 +68,18 @@ def test_a_latency_says_what_measured_it(suffix):
         assert len(server.runtime.measured) == 1
 
 
+def test_a_package_of_somebody_else_is_measured_where_it_stands(tmp_path):
+    with serving(FakeRuntime(suffix=".mlpackage")) as server:
+        target = connect(server)
+        package = tmp_path / "their network.mlpackage"
+        server.runtime.write(XXS, 1000, package)
+        before = sorted(tmp_path.rglob("*"))
+        assert target.suffix == ".mlpackage"
+        assert target.latency_of_file(package, package.name) == target.latency(XXS)
+        assert len(server.runtime.measured) == 1
+        assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_onnx_runtime_measures_through_a_server():
     """Written and timed for real; the file of a network is the same whenever it is written."""
     runtime = CpuOnnxRuntime(timing=SHORT)
