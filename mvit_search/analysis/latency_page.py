@@ -20,7 +20,7 @@ from mvit_search.analysis.profile_page import require_page_path
 _LARGEST = 10
 _STRIDE_WORDS = (
     "A package's operators belong to no stages that could be known. They are grouped by stride: image pixels per pixel"
-    " of the map; what follows a map's last stride, as a head, counts there."
+    " of the map; a head counts with the last map's."
 )
 
 

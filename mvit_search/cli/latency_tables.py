@@ -96,7 +96,7 @@ def _print_operators(explanation: "LatencyExplanation", title: str) -> None:
 def _grouping_words(explanation: "LatencyExplanation") -> str:
     if explanation.grouped_by == "stage":
         return ""
-    return "stride: image pixels per pixel of the map; what follows a map's last stride, as a head, counts there."
+    return "A stride is image pixels per pixel of the map; a head counts with the last map's."
 
 
 def _folded(name: str) -> str:
