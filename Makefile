@@ -11,8 +11,9 @@ ARGS ?=
 run: $(VENV)/.installed
 	$(BIN)/mvit-search run --budget 6M --target iphone12 $(ARGS)
 
+# A process a core, one thread each: more would only wait for one another.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check
