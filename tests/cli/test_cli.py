@@ -189,7 +189,7 @@ RUN = ("run", "--budget", "6M", "--target", "iphone12")
         ("config 'no.yaml': there is no such file", ("profile", "no.yaml")),
         ("--image-size", ("profile", "mobilevit-s", "--image-size", "4")),
         ("did you mean 'mobilevit'", (*RUN, "--space", "mobilevt")),
-        ("did you mean 'iphone12'", ("run", "--budget", "6M", "--target", "iphone21")),
+        ("did you mean 'iphone1", ("run", "--budget", "6M", "--target", "iphone21")),
         ("did you mean 'digits'", (*RUN, "--data", "digit")),
         ("did you mean 'nsga2'", (*RUN, "--sampler", "nsga")),
         ("--device 'cuda:99': is not available here", (*RUN, "--device", "cuda:99")),
