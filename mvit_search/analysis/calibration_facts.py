@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from mvit_search.latency.recalibration import OWN_SPREAD, Comparison, ErrorSummary, Recalibration
 
 ERROR_COLUMNS = ("on the own rows", "mean error %", "median error %", "Kendall tau", "of what")
-ROW_COLUMNS = ("network", "measured ms", "before ms", "error %", "after ms", "error %")
+ROW_COLUMNS = ("network", "measured ms", "before ms", "before error %", "after ms", "after error %")
 
 
 class Prediction(NamedTuple):
@@ -53,8 +53,7 @@ def sentences(found: Recalibration) -> list[str]:
     said = [_verdict(found), *_uncertain(found), _published(found), _interval(found)]
     silent = [name for name, amounts in _amounts(found).items() if not any(amounts)]
     if silent:
-        words = ", ".join(name.replace("_", " ") for name in silent)
-        said.append(f"No own row says anything of: {words}; these coefficients rest on {_rest(found)}.")
+        said.append(f"No own row says anything of {', '.join(silent)}: these coefficients rest on {_rest(found)}.")
     return said
 
 

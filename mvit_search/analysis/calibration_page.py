@@ -158,7 +158,7 @@ def _rows(found: Recalibration) -> str:
 def _coefficients(found: Recalibration) -> str:
     before, after = found.before.coefficients, found.after.coefficients
     rows = [
-        (name.replace("_", " "), f"{before[name].value:.4g}", f"{new.value:.4g}", f"{new.prior:.4g}", new.unit)
+        (name, f"{before[name].value:.4g}", f"{new.value:.4g}", f"{new.prior:.4g}", new.unit)
         for name, new in after.items()
     ]
     columns = ("coefficient", "before", "after", "prior", "unit")

@@ -77,8 +77,8 @@ class SimulatedDevice:
     def protocol(self) -> MeasuringProtocol:
         """What is recorded with each number, so that nobody takes it for a phone's."""
         return MeasuringProtocol(
-            runtime="simulation", device=f"{self.device} (simulated {self.seed})", system="none", compute_units="ALL",
-            precision="fp16", io="none", threads=None, warmup=0, rule=f"{_RUNS} draws",
+            runtime="simulation", device=f"{self.device} (simulated {self.seed})", system="simulation",
+            compute_units="ALL", precision="fp16", io="none", threads=None, warmup=0, rule=f"{_RUNS} draws",
         )  # fmt: skip
 
     def require_device(self) -> None:

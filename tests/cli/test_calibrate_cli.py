@@ -2,15 +2,18 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import mvit_search.latency
 from mvit_search.cli import main
-from mvit_search.latency import CpuTorchRuntime, load_target
+from mvit_search.latency import CpuOnnxRuntime, CpuTorchRuntime, load_target
+from mvit_search.latency.manifest import Planned, write_plan
 from mvit_search.latency.simulation import SimulatedDevice
-from tests.latency.networks import SHORT
+from tests.latency.networks import SHORT, TINY
 from tests.latency.test_planning import target
 
 TARGETS = Path(mvit_search.latency.__file__).parent / "targets"
@@ -208,6 +211,29 @@ def test_bad_tables_and_places_are_told_in_a_line(typed, tmp_path):
     path.write_text(json.dumps(document))
     fails(typed("measure", "--manifest", str(path)), "must be a plain name inside the manifest's folder")
     assert sorted(file.name for file in tmp_path.glob("*.json")) == []
+
+
+def test_measuring_a_plan_loads_no_torch(tmp_path):
+    runtime = CpuOnnxRuntime(threads=1, timing=SHORT)
+    planned = [Planned(name="tiny", config=TINY, predicted_ms=1.0)]
+    write_plan(
+        planned, runtime, tmp_path / "plan", num_classes=10, layout="paper", target="iphone12", space="tiny", seed=0,
+        told=lambda path: None,
+    )  # fmt: skip
+    code = (
+        "import sys, pathlib\n"
+        "import mvit_search.cli.measure\n"
+        "from mvit_search.latency import CpuOnnxRuntime, TimingSettings\n"
+        "from mvit_search.latency.manifest import read_manifest\n"
+        "from mvit_search.latency.measuring import measure_manifest\n"
+        "runtime = CpuOnnxRuntime(threads=1, timing=TimingSettings(warmup=1, min_runs=3, max_seconds=0))\n"
+        "folder = pathlib.Path('plan')\n"
+        "manifest = read_manifest(folder / 'manifest.json')\n"
+        "found = measure_manifest(manifest, folder, runtime, pathlib.Path('results.csv'), print)\n"
+        "assert not found[0].error, found\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
 
 
 def test_a_phone_that_is_not_there_is_told_in_a_line(typed, monkeypatch):

@@ -34,7 +34,7 @@ IPHONE = SimulatedDevice.near(BASE, 7, device="iPhone 14")
 OTHER = SimulatedDevice.near(BASE, 8, Hidden(level=0.7, spread=0.5), device="iPhone 17 Pro")
 
 
-def measured(device: SimulatedDevice, configs: tuple[MobileViTConfig, ...], system: str = "none") -> Results:
+def measured(device: SimulatedDevice, configs: tuple[MobileViTConfig, ...], system: str = "simulation") -> Results:
     protocol = replace(device.protocol, system=system)
     rows = []
     for number, config in enumerate(configs, start=2):
@@ -68,7 +68,7 @@ def test_a_next_version_predicts_the_device_and_says_so():
     assert unseen_error(BASE, IPHONE) > 10
     assert unseen_error(file, IPHONE) < 3
     assert found.error(lambda row: row.after_ms).mape_percent < 5 < found.error(lambda row: row.before_ms).mape_percent
-    assert file.settings.reference_papers == ("measured: iPhone 14 (simulated 7), none, simulation, ALL",)
+    assert file.settings.reference_papers == ("measured: iPhone 14 (simulated 7), simulation, simulation, ALL",)
     assert len(file.own_rows) == 12
     assert len(file.rows) == 12 + len(BASE.rows)
     assert file.words.protocol == IPHONE.protocol.words
