@@ -285,8 +285,10 @@ def _row(row: dict[str, str]) -> Row | None:
     found = _published(row)
     if found is None:
         return None
-    model = f"{row['model']}-{row['variant'].lstrip('~')}"
-    return _with_source(row, found.name, model, row["model"], None, found.image_size, found.ops)
+    # Two papers may call one network by two names; its definition has one.
+    model = found.name.partition("@")[0].removesuffix("+features")
+    series = row["model"].removeprefix("RSB-")
+    return _with_source(row, found.name, model, series, None, found.image_size, found.ops)
 
 
 def _with_source(row, network, model, series, config, image_size, ops) -> Row:  # type: ignore[no-untyped-def]

@@ -51,7 +51,7 @@ class Features(NamedTuple):
         reduction_mib: means, sums, pooling.
         arithmetic_mib: products, differences and quotients of maps, and norms that are not batched.
         gather_mib: gathers, scatters, sorting.
-        uneven_resizes: resizes whose output is no multiple of their input.
+        uneven_resizes: resizes by no whole factor, up or down.
     """
 
     networks: float
@@ -172,4 +172,5 @@ def _is_batched(op: Op) -> bool:
 
 
 def _is_uneven(op: Op) -> bool:
-    return any(after % before for before, after in zip(op.in_shape[-2:], op.shape[-2:], strict=True))
+    """Whether it changes a side by no whole factor, up or down."""
+    return any(after % before and before % after for before, after in zip(op.in_shape[-2:], op.shape[-2:], strict=False))

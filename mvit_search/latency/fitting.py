@@ -107,26 +107,34 @@ class Problem:
         return Errors(**parts, kendall_tau=round(0.0 if math.isnan(tau) else float(tau), 3))
 
     def baseline(self, features: Sequence[Array], members: Mask) -> Errors:
-        """Errors of least squares on logs of `features`, left out in the same ways.
+        """Errors of a line through logs of `features`, fitted as robustly and left out in the same ways.
 
         Fitted to all rows or to `members` alone, whichever is less wrong on `members`.
         """
-        candidates = [self._baseline(features, fitted, members) for fitted in (self.everything, members)]
+        design = np.column_stack([np.ones(len(self.measured)), *(np.log(feature) for feature in features)])
+        candidates = [
+            self.errors({name: self._lines(design, fitted, keys) for name, keys in self.keys.items()}, members)
+            for fitted in (self.everything, members)
+        ]
         return min(candidates, key=lambda errors: errors.network.mape_percent)
 
-    def _baseline(self, features: Sequence[Array], fitted: Mask, members: Mask) -> Errors:
-        design = np.column_stack([np.ones(len(self.measured)), *(np.log(feature) for feature in features)])
-        left_out = {}
-        for name, keys in self.keys.items():
-            ms = np.full(len(self.measured), np.nan)
-            for hidden in groups(keys):
-                seen = fitted & ~hidden
-                root = np.sqrt(self.weights[seen])
-                line = np.linalg.lstsq(root[:, None] * design[seen], root * np.log(self.measured[seen]), rcond=None)[0]
-                # Where next to nothing is left to fit to, a line may point anywhere.
-                ms[hidden] = np.exp(np.clip(design[hidden] @ line, -7, 7))
-            left_out[name] = ms
-        return self.errors(left_out, members)
+    def _lines(self, design: Array, fitted: Mask, keys: Sequence[Hashable]) -> Array:
+        """Each row's latency (ms) on a line through those of the `fitted` rows that have another key."""
+        ms = np.full(len(self.measured), np.nan)
+        for hidden in groups(keys):
+            line = self._line(design, fitted & ~hidden)
+            # Where next to nothing is left to fit to, a line may point anywhere.
+            ms[hidden] = np.exp(np.clip(design[hidden] @ line, -7, 7))
+        return ms
+
+    def _line(self, design: Array, seen: Mask) -> Array:
+        goal, trust = np.log(self.measured[seen]), np.ones(int(seen.sum()))
+        line = np.zeros(design.shape[1])
+        for _ in range(_ROUNDS):
+            root = np.sqrt(self.weights[seen] * trust)
+            line = np.linalg.lstsq(root[:, None] * design[seen], root * goal, rcond=None)[0]
+            trust = 1 / (1 + ((goal - design[seen] @ line) / self.settings.tail) ** 2)
+        return line
 
     @cached_property
     def keys(self) -> dict[str, list[str]]:

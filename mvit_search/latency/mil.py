@@ -19,8 +19,11 @@ from mvit_search.errors import InputError
 from mvit_search.latency.mil_kinds import CONSTANT, KIND_OF_TYPE, UNKNOWN
 
 _ADVICE = "give a .mlpackage that holds an ML program (coremltools: convert_to='mlprogram')"
+_LONGEST_NAME = 60
 _PROTO = "_mvit_search_coreml_proto"
 _MAX_MODEL_BYTES = 1 << 30
+_MAX_NUMBERS = 1 << 40
+"""In one tensor: two terabytes in fp16, more than any device holds; beyond it sums would leave a float's range."""
 
 
 class Program(NamedTuple):
@@ -43,8 +46,8 @@ def read_program(path: Path) -> Program:
     """The main function of the ML program in the package at `path`.
 
     Raises:
-        InputError: no package, another format (a neural network, a pipeline, a compiled model), a broken file, or
-            dynamic shapes; names what was found and what to give instead.
+        InputError: no package, another format (a neural network, a pipeline, a compiled model), a broken file,
+            dynamic shapes, or control flow; names what was found and what to give instead.
     """
     model = _model(path)
     function = model.mlProgram.functions["main"]
@@ -86,14 +89,28 @@ class _ProgramRows:
             self._map_sizes.add(self.image_size)
 
     def add(self, operation: Any) -> None:
-        """Append one row an output; a constant becomes a value that others read."""
+        """Append one row an output; a constant becomes a value that others read.
+
+        Raises:
+            InputError: control flow, whose branches and turns depend on the image; or an operator that lacks an input.
+        """
+        if operation.blocks:
+            rule = f"has control flow ({_printable(operation.type)}), so its latency depends on the image"
+            raise InputError(self.name, None, rule, "convert it without")
+        try:
+            self._add(operation)
+        except (LookupError, ArithmeticError):
+            rule = f"is broken: an operator {_printable(operation.type)} lacks what it needs"
+            raise InputError(self.name, None, rule, _ADVICE) from None
+
+    def _add(self, operation: Any) -> None:
         kind = KIND_OF_TYPE.get(operation.type, UNKNOWN)
         if kind == CONSTANT or operation.type.startswith("constexpr_"):
             for output in operation.outputs:
-                self._values[output.name] = _Value(None, self._shape(output), _immediate(operation))
+                self._values[output.name] = _constant(self._shape(output), operation.attributes)
             return
         if kind == UNKNOWN:
-            self.unknown[operation.type] += 1
+            self.unknown[_printable(operation.type)] += 1
         given = {key: self._arguments(argument) for key, argument in operation.inputs.items()}
         for output in operation.outputs:
             row = self._row(operation.type, kind, given, output)
@@ -105,7 +122,7 @@ class _ProgramRows:
         return [
             self._values.get(binding.name, _Value(None, ()))
             if binding.WhichOneof("binding") == "name"
-            else _Value(None, (), _numbers(binding.value))
+            else _literal((), binding.value)
             for binding in argument.arguments
         ]  # fmt: skip
 
@@ -150,14 +167,17 @@ class _ProgramRows:
         """Sizes of a variable, batch axis included; a scalar's is ().
 
         Raises:
-            InputError: a size is not fixed.
+            InputError: a size is not fixed, or no tensor has it.
         """
         sizes = []
         for dimension in named.type.tensorType.dimensions:
             if dimension.WhichOneof("dimension") != "constant":
-                rule = f"has a dynamic shape ({named.name})"
+                rule = f"has a dynamic shape ({_printable(named.name)})"
                 raise InputError(self.name, None, rule, "convert it with fixed input shapes")
             sizes.append(int(dimension.constant.size))
+        if not 0 < math.prod(sizes) <= _MAX_NUMBERS:
+            rule = f"is broken: {_printable(named.name)} has the shape {sizes[:6]}"
+            raise InputError(self.name, None, rule, _ADVICE)
         return tuple(sizes)
 
 
@@ -205,20 +225,12 @@ def _macs(mil_type: str, given: dict[str, list[_Value]], shape: tuple[int, ...])
         left = given["x"][0].shape
         return (left[-2] if transposed else left[-1]) * math.prod(shape)
     if mil_type == "einsum":
-        return _einsum_macs(given, shape)
+        # Core ML has two, `nchw,nwhu->nchu` and `chw,whr->chr`: both sum over the left operand's last axis.
+        return given["values"][0].shape[-1] * math.prod(shape)
     if mil_type == "scaled_dot_product_attention":
         query, key, value = (given[name][0].shape for name in ("query", "key", "value"))
         return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
     return 0
-
-
-def _einsum_macs(given: dict[str, list[_Value]], shape: tuple[int, ...]) -> int:
-    """Core ML has einsums of two operands that sum over one axis: channels times rows, or the like."""
-    left, right = (value.shape for value in given["values"][:2])
-    total = math.prod(left) * math.prod(right) * math.prod(shape)
-    # An axis of all three counts thrice in the product, any other twice: divide the batch axis away.
-    batch = left[0]
-    return math.isqrt(total // batch) if batch else 0
 
 
 def _ints(given: dict[str, list[_Value]], name: str) -> tuple[int, ...]:
@@ -230,22 +242,27 @@ def _is_weight(value: _Value) -> bool:
     return not value.numbers and math.prod(value.shape) > 1
 
 
+def _printable(name: str) -> str:
+    """A name out of a file as part of a message: a file may hold anything."""
+    return name if name.isidentifier() and len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]!a}"
+
+
 def _bare(shape: tuple[int, ...]) -> Shape:
     """Without the batch axis, where it stands apart."""
     return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
 
 
-def _immediate(operation: Any) -> tuple[int, ...]:
-    return _numbers(operation.attributes["val"]) if "val" in operation.attributes else ()
+def _constant(shape: tuple[int, ...], attributes: Any) -> _Value:
+    return _literal(shape, attributes["val"]) if "val" in attributes else _Value(None, shape)
 
 
-def _numbers(value: Any) -> tuple[int, ...]:
-    """Integers and truth values that a constant holds in the program itself; nothing for all else."""
+def _literal(shape: tuple[int, ...], value: Any) -> _Value:
+    """A constant with the integers or truth values that the program itself holds; of other content the shape."""
     tensor = value.immediateValue.tensor
     which = tensor.WhichOneof("value")
     if which in ("ints", "longInts", "bools"):
-        return tuple(int(number) for number in getattr(tensor, which).values)
-    return ()
+        return _Value(None, shape, tuple(int(number) for number in getattr(tensor, which).values))
+    return _Value(None, shape)
 
 
 def _model(path: Path) -> Any:
@@ -294,10 +311,12 @@ def _root_model(package: Path) -> Path:
         manifest = json.loads((package / "Manifest.json").read_text(encoding="utf-8"))
         relative = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
         file = (package / "Data" / str(relative)).resolve()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(package.name, None, "has a broken Manifest.json", _ADVICE) from None
     if not file.is_relative_to(package.resolve()):
         raise InputError(package.name, relative, "names a model outside the package", _ADVICE)
+    if not file.is_file():
+        raise InputError(package.name, relative, "names a model that is no file of the package", _ADVICE)
     return file
 
 

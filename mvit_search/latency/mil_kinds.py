@@ -39,7 +39,7 @@ _TYPES_OF_KIND: dict[str, str] = {
     ),
     "pool": "max_pool avg_pool l2_pool",
     # Reads only what it writes.
-    "split": "split slice_by_index slice_by_size",
+    "split": "split slice_by_index slice_by_size crop",
     # Renames memory.
     "reshape": "reshape reshape_like expand_dims squeeze identity flatten2d",
     # Every number moves, none changes.
@@ -48,11 +48,10 @@ _TYPES_OF_KIND: dict[str, str] = {
     "concat": "concat stack",
     "pad": "pad tile",
     "resize": (
-        "upsample_bilinear upsample_nearest_neighbor resize_bilinear resize_nearest_neighbor resize crop crop_resize "
-        "resample affine"
+        "upsample_bilinear upsample_nearest_neighbor resize_bilinear resize_nearest_neighbor resize"
     ),
     "gather": "gather gather_along_axis gather_nd scatter scatter_along_axis scatter_nd sliding_windows topk argsort "
-    "slice_update band_part one_hot non_maximum_suppression non_zero",
+    "crop_resize resample affine slice_update band_part one_hot non_maximum_suppression non_zero",
     # What moves next to nothing.
     "cast": "cast quantize dequantize classify shape fill fill_like range_1d",
 }  # fmt: skip

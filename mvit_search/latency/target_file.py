@@ -37,7 +37,7 @@ class Row(_Frozen):
 
     Attributes:
         network: name of the network with its resolution; rows of one name are left out together.
-        model: the network's model, whatever its resolution and patches: `MobileViT-XS`, `MobileOne-S0`.
+        model: the network's model, whatever its resolution and patches: `MobileViT-XS`, `mobileone_s0`.
         series: all variants of the model: `MobileOne`.
         config: the network as a config, if it is a MobileViT; None for other families.
         image_size: (height, width), pixels.

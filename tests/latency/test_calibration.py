@@ -113,7 +113,7 @@ def test_what_is_kept_out_has_its_reason() -> None:
 
 def test_fallbacks_are_named() -> None:
     """ShuffleNetV2 2.0x takes 1.08 ms in one paper and 19.9 ms in another's conversion."""
-    rows = [row for row in read_target_file(IPHONE12).rows if row.model == "ShuffleNetV2-2.0x"]
+    rows = [row for row in read_target_file(IPHONE12).rows if row.model == "tv.shufflenet_v2_x2_0"]
     assert {row.latency_ms: row.fallback for row in rows} == {1.08: False, 19.9: True, 16.9: True}
     for row in read_target_file(IPHONE13).rows:
         assert row.fallback == (row.latency_ms > FALLBACK_RATIO * row.network_left_out_ms)
@@ -145,7 +145,7 @@ def test_left_out_rows_do_not_see_themselves() -> None:
 
 def test_a_row_that_nothing_explains_hardly_moves_the_others() -> None:
     file = read_target_file(IPHONE14)
-    network = next(row.network for row in file.rows if row.model == "ResNet-50")
+    network = next(row.network for row in file.rows if row.model == "resnet50")
     lied = with_latency(file, network, 190.0)
     for before, after in zip(file.rows, lied.rows, strict=True):
         if before.network != network:

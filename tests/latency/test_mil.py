@@ -16,6 +16,7 @@ from mvit_search.architecture import Op, operators, preset
 from mvit_search.errors import InputError
 from mvit_search.latency import PredictedTarget, load_target
 from mvit_search.latency.coreml import ConversionSettings, _silence, write_package
+from mvit_search.latency.features import features_of_network
 from mvit_search.latency.mil import Program, read_program
 from mvit_search.latency.mil_kinds import KIND_OF_TYPE
 
@@ -138,6 +139,34 @@ def test_tokens_are_told_from_maps(zoo: Program) -> None:
     assert not tokens & {"conv", "pool", "silu", "conv_transpose"}
 
 
+class Einsums(nn.Module):
+    """Sums of products over one axis, with a batch of two and with a repeated axis."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        queries, keys = x[:, :, :, :8], x[:, :, :, 8:]  # (2, 3, 4, 8) and (2, 3, 4, 8)
+        scores = torch.einsum("bcqw,bckw->bcqk", queries, keys)
+        return torch.einsum("bcqk,bckw->bcqw", scores, keys)
+
+
+def test_products_are_counted_by_their_axes(tmp_path: Path) -> None:
+    convert(Einsums().eval(), (2, 3, 4, 16), tmp_path / "einsums.mlpackage")
+    products = [op for op in read_program(tmp_path / "einsums.mlpackage").ops if op.macs]
+    assert [op.macs for op in products] == [2 * 3 * 4 * 4 * 8] * 2
+
+
+def test_only_a_resize_by_no_whole_factor_is_uneven(tmp_path: Path) -> None:
+    class Resizes(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for side in (32, 16, 8, 11):
+                x = nn.functional.interpolate(torch.relu(x), size=(side, side), mode="bilinear")
+            return x
+
+    convert(Resizes().eval(), (1, 3, 16, 16), tmp_path / "resizes.mlpackage")
+    ops = read_program(tmp_path / "resizes.mlpackage").ops
+    assert [op.shape[-1] for op in ops if op.kind == "resize"] == [32, 16, 8, 11]
+    assert features_of_network(ops).uneven_resizes == 1
+
+
 def test_an_operator_that_nobody_knows_is_listed_and_widens_the_interval(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +220,12 @@ def forget_size(model: Any) -> None:
     given.type.tensorType.dimensions[2].unknown.variadic = False
 
 
+def forget_weight(model: Any) -> None:
+    block = model.mlProgram.functions["main"].block_specializations["CoreML5"]
+    conv = next(operation for operation in block.operations if operation.type == "conv")
+    del conv.inputs["weight"]
+
+
 def rename_function(model: Any) -> None:
     model.mlProgram.functions["other"].CopyFrom(model.mlProgram.functions["main"])
     del model.mlProgram.functions["main"]
@@ -203,6 +238,7 @@ def rename_function(model: Any) -> None:
         (lambda model: model.ClearField("mlProgram"), "is no ML program but no model type"),
         (forget_size, "has a dynamic shape (image)"),
         (rename_function, "has no function 'main'"),
+        (forget_weight, "is broken: an operator conv lacks what it needs"),
     ],
 )
 def test_a_program_that_cannot_be_read_says_why(
