@@ -173,4 +173,5 @@ def _is_batched(op: Op) -> bool:
 
 def _is_uneven(op: Op) -> bool:
     """Whether it changes a side by no whole factor, up or down."""
-    return any(after % before and before % after for before, after in zip(op.in_shape[-2:], op.shape[-2:], strict=False))
+    sides = zip(op.in_shape[-2:], op.shape[-2:], strict=False)
+    return any(after % before and before % after for before, after in sides)
