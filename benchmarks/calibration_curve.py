@@ -23,13 +23,13 @@ from mvit_search.architecture import MobileViTConfig, operators
 from mvit_search.architecture.ops import parts
 from mvit_search.errors import MvitSearchError
 from mvit_search.latency import PredictedTarget, load_target
+from mvit_search.latency.calibrating.planning import d_optimal
+from mvit_search.latency.calibrating.recalibration import OWN_WEIGHT, own_row
+from mvit_search.latency.calibrating.results_table import Network, Result
+from mvit_search.latency.calibrating.simulation import Hidden, SimulatedDevice, padded_work_gmacs
 from mvit_search.latency.calibration import priors_of
 from mvit_search.latency.features import features
 from mvit_search.latency.fitting import Problem
-from mvit_search.latency.planning import d_optimal
-from mvit_search.latency.recalibration import OWN_WEIGHT, own_row
-from mvit_search.latency.results_table import Network, Result
-from mvit_search.latency.simulation import Hidden, SimulatedDevice, padded_work_gmacs
 from mvit_search.latency.target_file import MEASURED, Row, TargetFile
 from mvit_search.space import load_space
 

@@ -11,7 +11,9 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["profile_throughput.py", "fit_latency.py", "calibration_curve.py", "coreml_layouts.py"])
+@pytest.mark.parametrize(
+    "name", ["profile_throughput.py", "fit_latency.py", "calibration_curve.py", "coreml_layouts.py"]
+)
 def test_a_benchmark_prints_its_ratio(name):
     done = subprocess.run(
         [sys.executable, BENCHMARKS / name, "--quick"], capture_output=True, text=True, timeout=200, check=False

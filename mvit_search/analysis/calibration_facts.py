@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from mvit_search.latency.recalibration import OWN_SPREAD, Comparison, ErrorSummary, Recalibration
+from mvit_search.latency.calibrating.recalibration import OWN_SPREAD, Comparison, ErrorSummary, Recalibration
 
 ERROR_COLUMNS = ("on the own rows", "mean error %", "median error %", "Kendall tau", "of what")
 ROW_COLUMNS = ("network", "measured ms", "before ms", "before error %", "after ms", "after error %")

@@ -14,7 +14,7 @@ from mvit_search.analysis.calibration_facts import (
     sentences,
 )
 from mvit_search.analysis.page import figure_html, footer_html, page_html, scrolling, section, table_html, write_page
-from mvit_search.latency.recalibration import Comparison, Recalibration
+from mvit_search.latency.calibrating.recalibration import Comparison, Recalibration
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -19,7 +19,7 @@ from mvit_search.latency import (
     target_names,
 )  # fmt: skip
 from mvit_search.latency.mil import Program, read_program
-from mvit_search.latency.remote import RemoteTarget
+from mvit_search.latency.remote.target import RemoteTarget
 from mvit_search.records import resolve
 
 _PACKAGE, _ONNX = ".mlpackage", ".onnx"

@@ -7,9 +7,9 @@ from mvit_search.architecture import MobileViTConfig
 from mvit_search.architecture.ops import parts
 from mvit_search.errors import InputError
 from mvit_search.latency import PredictedTarget, Target
+from mvit_search.latency.calibrating.manifest import Planned
+from mvit_search.latency.calibrating.planning import Design, d_optimal
 from mvit_search.latency.features import features
-from mvit_search.latency.manifest import Planned
-from mvit_search.latency.planning import Design, d_optimal
 from mvit_search.profile.cost import params_of
 from mvit_search.space import SearchSpace
 

@@ -10,7 +10,7 @@ from mvit_search.cli.arguments import JsonOption
 from mvit_search.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from mvit_search.latency.recalibration import Recalibration
+    from mvit_search.latency.calibrating.recalibration import Recalibration
     from mvit_search.latency.target_file import TargetFile
 
 
@@ -40,8 +40,8 @@ def calibrate(
     from mvit_search.analysis.calibration_page import write_calibration_page
     from mvit_search.analysis.profile_page import require_page_path
     from mvit_search.errors import InputError
-    from mvit_search.latency.recalibration import recalibrate, require_new_name
-    from mvit_search.latency.results_table import read_results
+    from mvit_search.latency.calibrating.recalibration import recalibrate, require_new_name
+    from mvit_search.latency.calibrating.results_table import read_results
     from mvit_search.latency.target_file import text_of
 
     if html:

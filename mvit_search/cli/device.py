@@ -51,7 +51,7 @@ def prepare(
 ) -> None:  # fmt: skip
     """Build coremltools' model runner, install it on a cabled iPhone and start it once. Needs a Mac with Xcode."""
     from mvit_search.latency import IPhoneRuntime
-    from mvit_search.latency.phones import PhoneSettings
+    from mvit_search.latency.apple.phones import PhoneSettings
 
     environment = PhoneSettings.from_environment()
     settings = PhoneSettings(

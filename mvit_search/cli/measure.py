@@ -11,8 +11,8 @@ from mvit_search.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from mvit_search.analysis.measuring_plan import Choice
-    from mvit_search.latency.manifest import Manifest
-    from mvit_search.latency.measuring import Outcome
+    from mvit_search.latency.calibrating.manifest import Manifest
+    from mvit_search.latency.calibrating.measuring import Outcome
 
 _SPACE, _TARGET, _RUNTIME, _LAYOUT, _CLASSES = "mobilevit", "iphone12", "iphone", "paper", 1000
 _RESULTS = "results.csv"
@@ -85,7 +85,7 @@ def _write_plan(
     from mvit_search._quantities import parse_count
     from mvit_search.analysis.measuring_plan import choose
     from mvit_search.latency import load_target
-    from mvit_search.latency.manifest import require_new, runtime_for, write_plan
+    from mvit_search.latency.calibrating.manifest import require_new, runtime_for, write_plan
     from mvit_search.space import load_space
 
     limit = None if budget is None else parse_count(budget, "--budget")
@@ -102,8 +102,8 @@ def _write_plan(
 
 def _measure(path: Path, out: Path | None, runtime_name: str | None, *, json: bool) -> None:
     from mvit_search.errors import InputError, WorkError
-    from mvit_search.latency.manifest import MANIFEST_NAME, read_manifest, runtime_for
-    from mvit_search.latency.measuring import measure_manifest
+    from mvit_search.latency.calibrating.manifest import MANIFEST_NAME, read_manifest, runtime_for
+    from mvit_search.latency.calibrating.measuring import measure_manifest
 
     path = path / MANIFEST_NAME if path.is_dir() else path
     table = out or path.parent / _RESULTS

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from mvit_search.errors import UnknownNameError
+from mvit_search.latency.apple.iphone import IPhoneRuntime
+from mvit_search.latency.apple.mac import MacRuntime
 from mvit_search.latency.base import Latency, Target
 from mvit_search.latency.cpu_onnx import CpuOnnxRuntime
 from mvit_search.latency.cpu_torch import CpuTorchRuntime
-from mvit_search.latency.iphone import IPhoneRuntime
-from mvit_search.latency.mac import MacRuntime
 from mvit_search.latency.predictor import PredictedTarget
 from mvit_search.latency.runtime import LocalRuntime, MeasuredTarget, Measurement, MeasuringProtocol, Runtime
 from mvit_search.latency.timing import TimingSettings
@@ -65,7 +65,7 @@ def load_target(name: str) -> Target:
             refuses its token; with the remedy.
     """
     if "://" in name:
-        from mvit_search.latency.remote import connect
+        from mvit_search.latency.remote.target import connect
 
         return connect(name, load_runtime)
     if name.endswith(".json"):

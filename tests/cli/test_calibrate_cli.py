@@ -11,8 +11,8 @@ import pytest
 import mvit_search.latency
 from mvit_search.cli import main
 from mvit_search.latency import CpuOnnxRuntime, CpuTorchRuntime, load_target
-from mvit_search.latency.manifest import Planned, write_plan
-from mvit_search.latency.simulation import SimulatedDevice
+from mvit_search.latency.calibrating.manifest import Planned, write_plan
+from mvit_search.latency.calibrating.simulation import SimulatedDevice
 from tests.latency.networks import SHORT, TINY
 from tests.latency.test_planning import target
 
@@ -51,7 +51,7 @@ def typed(tmp_path, monkeypatch, capsys):
 def phone(monkeypatch):
     """Every runtime is a simulated iPhone 14."""
     device = SimulatedDevice.near(target("iphone14"), 5, device="iPhone 14")
-    monkeypatch.setattr("mvit_search.latency.manifest.load_runtime", lambda name: device)
+    monkeypatch.setattr("mvit_search.latency.calibrating.manifest.load_runtime", lambda name: device)
     return device
 
 
@@ -59,7 +59,7 @@ def phone(monkeypatch):
 def quick_processor(monkeypatch):
     """`cpu-torch`, the real one, with a short protocol."""
     runtime = CpuTorchRuntime(threads=1, timing=SHORT)
-    monkeypatch.setattr("mvit_search.latency.manifest.load_runtime", lambda name: runtime)
+    monkeypatch.setattr("mvit_search.latency.calibrating.manifest.load_runtime", lambda name: runtime)
 
 
 def succeeds(outcome: tuple[object, str, str]) -> str:
@@ -224,8 +224,8 @@ def test_measuring_a_plan_loads_no_torch(tmp_path):
         "import sys, pathlib\n"
         "import mvit_search.cli.measure\n"
         "from mvit_search.latency import CpuOnnxRuntime, TimingSettings\n"
-        "from mvit_search.latency.manifest import read_manifest\n"
-        "from mvit_search.latency.measuring import measure_manifest\n"
+        "from mvit_search.latency.calibrating.manifest import read_manifest\n"
+        "from mvit_search.latency.calibrating.measuring import measure_manifest\n"
         "runtime = CpuOnnxRuntime(threads=1, timing=TimingSettings(warmup=1, min_runs=3, max_seconds=0))\n"
         "folder = pathlib.Path('plan')\n"
         "manifest = read_manifest(folder / 'manifest.json')\n"
@@ -238,6 +238,6 @@ def test_measuring_a_plan_loads_no_torch(tmp_path):
 
 def test_a_phone_that_is_not_there_is_told_in_a_line(typed, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("mvit_search.latency.manifest.load_runtime", lambda name: CpuTorchRuntime())
+        patched.setattr("mvit_search.latency.calibrating.manifest.load_runtime", lambda name: CpuTorchRuntime())
         succeeds(typed("measure", "--plan", "4", "--out", "plan", "--space", "tiny.yaml"))
     fails(typed("measure", "--manifest", "plan", "--runtime", "iphone"), "runs .mlpackage files")

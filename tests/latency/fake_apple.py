@@ -26,7 +26,7 @@ from coremltools.models.ml_program.experimental.remote_device import (
     DeviceType,
 )
 
-from mvit_search.latency.apple import NEURAL_ENGINE, CoreMl, Host, RemoteCoreMl
+from mvit_search.latency.apple.seam import NEURAL_ENGINE, CoreMl, Host, RemoteCoreMl
 
 MAC = Host("Darwin", (15, 1), "Apple M3 (8 cores) in Mac15,3")
 LINUX = Host("Linux", (), "a processor")

@@ -16,8 +16,8 @@ from coremltools.models.ml_program.experimental.remote_device import DeviceState
 from mvit_search.cli.device import app
 from mvit_search.errors import InputError, WorkError
 from mvit_search.latency import IPhoneRuntime, load_runtime
-from mvit_search.latency.apple import NEURAL_ENGINE, Host
-from mvit_search.latency.phones import PhoneSettings, devicectl_devices
+from mvit_search.latency.apple.phones import PhoneSettings, devicectl_devices
+from mvit_search.latency.apple.seam import NEURAL_ENGINE, Host
 from mvit_search.latency.runtime import Placement
 from tests.latency.fake_apple import (
     LINUX,

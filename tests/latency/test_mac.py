@@ -16,9 +16,9 @@ from PIL.Image import Image
 
 from mvit_search.errors import InputError, WorkError
 from mvit_search.latency import MacRuntime, Measurement, load_runtime, load_target
-from mvit_search.latency.apple import NEURAL_ENGINE, CoreMl, Host, RemoteCoreMl
+from mvit_search.latency.apple.package import read_package
+from mvit_search.latency.apple.seam import NEURAL_ENGINE, CoreMl, Host, RemoteCoreMl
 from mvit_search.latency.coreml import ConversionSettings
-from mvit_search.latency.package import read_package
 from mvit_search.latency.runtime import Placement
 from tests.latency import fake_apple
 from tests.latency.fake_apple import LINUX, MAC, Behaviour, PhoneBehaviour, fake_coreml, write_package

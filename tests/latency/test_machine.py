@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mvit_search.latency import machine
-from mvit_search.latency.apple import Host
+from mvit_search.latency.apple.seam import Host
 
 
 def test_this_machine_has_a_name_and_a_system() -> None:

@@ -13,10 +13,17 @@ import pytest
 from mvit_search.architecture import ConvStage, MobileViTConfig
 from mvit_search.errors import ConflictError, InputError, WorkError
 from mvit_search.latency import CpuTorchRuntime, Measurement
-from mvit_search.latency.manifest import Manifest, Planned, checked_artifact, read_manifest, runtime_for, write_plan
-from mvit_search.latency.measuring import Outcome, measure_manifest
-from mvit_search.latency.results_table import COLUMNS, read_results
-from mvit_search.latency.simulation import SimulatedDevice
+from mvit_search.latency.calibrating.manifest import (
+    Manifest,
+    Planned,
+    checked_artifact,
+    read_manifest,
+    runtime_for,
+    write_plan,
+)
+from mvit_search.latency.calibrating.measuring import Outcome, measure_manifest
+from mvit_search.latency.calibrating.results_table import COLUMNS, read_results
+from mvit_search.latency.calibrating.simulation import SimulatedDevice
 from tests.latency.networks import SHORT, TINY
 from tests.latency.test_planning import target
 

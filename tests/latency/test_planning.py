@@ -14,8 +14,8 @@ from mvit_search.architecture import PRESETS, MobileViTConfig
 from mvit_search.architecture.ops import parts
 from mvit_search.errors import InputError
 from mvit_search.latency import PredictedTarget, load_target
+from mvit_search.latency.calibrating.planning import d_optimal, information_rows, log_det
 from mvit_search.latency.features import Features, features
-from mvit_search.latency.planning import d_optimal, information_rows, log_det
 from mvit_search.latency.target_file import TargetFile
 from mvit_search.profile.cost import params_of
 from mvit_search.space import load_space

@@ -11,10 +11,8 @@ import pytest
 from mvit_search.architecture import PRESETS, MobileViTConfig, operators
 from mvit_search.errors import InputError
 from mvit_search.latency import PredictedTarget, load_target
-from mvit_search.latency.calibration import priors_of
-from mvit_search.latency.fitting import Array, Problem
-from mvit_search.latency.planning import d_optimal
-from mvit_search.latency.recalibration import (
+from mvit_search.latency.calibrating.planning import d_optimal
+from mvit_search.latency.calibrating.recalibration import (
     OWN_WEIGHT,
     Recalibration,
     is_same_device,
@@ -23,8 +21,10 @@ from mvit_search.latency.recalibration import (
     recalibrate,
     require_new_name,
 )
-from mvit_search.latency.results_table import Network, Result, Results
-from mvit_search.latency.simulation import Hidden, SimulatedDevice, padded_work_gmacs
+from mvit_search.latency.calibrating.results_table import Network, Result, Results
+from mvit_search.latency.calibrating.simulation import Hidden, SimulatedDevice, padded_work_gmacs
+from mvit_search.latency.calibration import priors_of
+from mvit_search.latency.fitting import Array, Problem
 from mvit_search.latency.target_file import MEASURED, Row, TargetFile, read_target_file, text_of
 from tests.latency.test_planning import pool, pool_features, target
 

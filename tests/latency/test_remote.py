@@ -10,8 +10,8 @@ import pytest
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError, TargetUnavailable, WorkError
 from mvit_search.latency import CpuOnnxRuntime, load_target
-from mvit_search.latency.remote import RemoteTarget
-from mvit_search.latency.remote_client import ServerClient, Session, check_url, token_from_environment
+from mvit_search.latency.remote.client import ServerClient, Session, check_url, token_from_environment
+from mvit_search.latency.remote.target import RemoteTarget
 from mvit_search.profile import cost
 from tests.latency.measurement_server import PROTOCOL, TOKEN, FakeRuntime, serving
 from tests.latency.networks import SHORT, TINY
@@ -274,7 +274,7 @@ def test_a_server_that_closes_or_forgets_during_a_measurement(monkeypatch):
         server.start()
         asked = []
         monkeypatch.setattr(Session, "result", lambda session, job_id, wait_s: asked.append(job_id))
-        monkeypatch.setattr("mvit_search.latency.remote._LONGEST_MEASUREMENT_S", 0.0)
+        monkeypatch.setattr("mvit_search.latency.remote.target._LONGEST_MEASUREMENT_S", 0.0)
         with pytest.raises(TargetUnavailable):
             target.latency(XS)
         monkeypatch.undo()
@@ -299,7 +299,7 @@ def test_a_long_queue_is_told_and_the_job_found_again(monkeypatch):
     gate = threading.Event()
     with serving(FakeRuntime(during=lambda content: gate.wait(10)), longest_wait_seconds=0.1) as server:
         target = connect(server)
-        monkeypatch.setattr("mvit_search.latency.remote._LONGEST_MEASUREMENT_S", 0.3)
+        monkeypatch.setattr("mvit_search.latency.remote.target._LONGEST_MEASUREMENT_S", 0.3)
         with pytest.raises(TargetUnavailable, match=r"no result after 0 s \(running, 0 ahead\)"):
             target.latency(XXS)
         gate.set()

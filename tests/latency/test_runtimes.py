@@ -19,7 +19,7 @@ from mvit_search.latency import (
     load_runtime,
     runtime_names,
 )
-from mvit_search.latency.phones import PhoneSettings
+from mvit_search.latency.apple.phones import PhoneSettings
 from tests.latency.fake_apple import (
     MAC,
     Behaviour,

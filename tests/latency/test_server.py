@@ -11,7 +11,7 @@ import pytest
 
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError, WorkError
-from mvit_search.latency.packing import digest_of, pack
+from mvit_search.latency.remote.packing import digest_of, pack
 from mvit_search.latency.server import ServerSettings, listen
 from mvit_search.latency.server.access import Access, Refused
 from mvit_search.latency.server.settings import check_token, new_token, read_token, write_token

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from mvit_search.errors import InputError
-from mvit_search.latency.packing import UnpackLimits, digest_of, pack, unpack
+from mvit_search.latency.remote.packing import UnpackLimits, digest_of, pack, unpack
 
 MANIFEST = json.dumps({
     "itemInfoEntries": {"id-1": {"name": "model", "path": "com.apple.CoreML/model"}}, "rootModelIdentifier": "id-1",

@@ -13,8 +13,8 @@ from mvit_search.architecture import PRESETS
 from mvit_search.cli.watching import Lines, Panel
 from mvit_search.errors import InputError, TargetUnavailable, WorkError
 from mvit_search.latency import Latency, load_target
-from mvit_search.latency.remote import RemoteTarget
-from mvit_search.latency.remote_client import ServerClient
+from mvit_search.latency.remote.client import ServerClient
+from mvit_search.latency.remote.target import RemoteTarget
 from mvit_search.records import RunFolder
 from mvit_search.search import RunSettings, Search, Silent, Store
 from mvit_search.search.plan import _stand_in

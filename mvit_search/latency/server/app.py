@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 
 from mvit_search import __version__
 from mvit_search.latency import machine
-from mvit_search.latency.packing import UnpackLimits
+from mvit_search.latency.remote.packing import UnpackLimits
 from mvit_search.latency.runtime import Runtime
 from mvit_search.latency.server.access import Access, Refused
 from mvit_search.latency.server.cache import ResultCache

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from mvit_search._quantities import format_bytes
 from mvit_search.errors import InputError
-from mvit_search.latency.packing import UnpackLimits, digest_of, unpack
+from mvit_search.latency.remote.packing import UnpackLimits, digest_of, unpack
 from mvit_search.latency.server.access import Refused
 from mvit_search.latency.server.queue import Artifact
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mvit_search.errors import ConflictError, InputError, MvitSearchError
-from mvit_search.latency.manifest import Manifest, PlannedFile, checked_artifact, network_of
-from mvit_search.latency.results_table import Cells, failed_cells, measured_cells, read_table, write_table
+from mvit_search.latency.calibrating.manifest import Manifest, PlannedFile, checked_artifact, network_of
+from mvit_search.latency.calibrating.results_table import Cells, failed_cells, measured_cells, read_table, write_table
 from mvit_search.latency.runtime import LocalRuntime
 
 

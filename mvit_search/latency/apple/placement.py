@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mvit_search.latency.apple import NEURAL_ENGINE
+from mvit_search.latency.apple.seam import NEURAL_ENGINE
 from mvit_search.latency.runtime import Placement
 
 _LISTED = 4

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvit_search.errors import InputError, WorkError
-from mvit_search.latency.apple import RemoteCoreMl
+from mvit_search.latency.apple.seam import RemoteCoreMl
 
 DEVICE_VARIABLE = "MVIT_SEARCH_DEVICE"
 TEAM_VARIABLE = "MVIT_SEARCH_TEAM_ID"

@@ -17,7 +17,10 @@ from typing import Any
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import InputError, WorkError
-from mvit_search.latency.apple import (
+from mvit_search.latency.apple.package import Package, arrays, read_package
+from mvit_search.latency.apple.phones import Phone, PhoneSettings, choose, devicectl_devices, phones, prepare, quiet
+from mvit_search.latency.apple.placement import NOWHERE, Placed, placed
+from mvit_search.latency.apple.seam import (
     COMPUTE_UNITS,
     DEFAULT_CONVERSION,
     Host,
@@ -28,9 +31,6 @@ from mvit_search.latency.apple import (
     runtime_name,
 )
 from mvit_search.latency.coreml import ConversionSettings
-from mvit_search.latency.package import Package, arrays, read_package
-from mvit_search.latency.phones import Phone, PhoneSettings, choose, devicectl_devices, phones, prepare, quiet
-from mvit_search.latency.placement import NOWHERE, Placed, placed
 from mvit_search.latency.runtime import Measurement, MeasuringProtocol
 from mvit_search.latency.timing import Clock, TimingSettings, time_runs
 

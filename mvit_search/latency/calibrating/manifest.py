@@ -19,10 +19,10 @@ from mvit_search.architecture import MobileViTConfig
 from mvit_search.architecture.config import known_fields, validation_input_error
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.latency import LocalRuntime, load_runtime
-from mvit_search.latency.iphone import IPhoneRuntime
-from mvit_search.latency.mac import MacRuntime
-from mvit_search.latency.packing import digest_of
-from mvit_search.latency.results_table import Network
+from mvit_search.latency.apple.iphone import IPhoneRuntime
+from mvit_search.latency.apple.mac import MacRuntime
+from mvit_search.latency.calibrating.results_table import Network
+from mvit_search.latency.remote.packing import digest_of
 
 MANIFEST_NAME = "manifest.json"
 LAYOUTS = ("paper", "ane")

@@ -24,9 +24,9 @@ from typing import NamedTuple
 from mvit_search.architecture import MobileViTConfig, MobileViTStage, operators
 from mvit_search.errors import InputError
 from mvit_search.latency import PredictedTarget, target_names
+from mvit_search.latency.calibrating.results_table import Result, Results
 from mvit_search.latency.calibration import calibrate, priors_of
 from mvit_search.latency.features import features_of_network
-from mvit_search.latency.results_table import Result, Results
 from mvit_search.latency.runtime import MeasuringProtocol
 from mvit_search.latency.target_file import MEASURED, FittedRow, Row, TargetFile, Words
 

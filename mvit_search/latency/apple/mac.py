@@ -12,7 +12,9 @@ from typing import Any
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import WorkError
-from mvit_search.latency.apple import (
+from mvit_search.latency.apple.package import Package, pictures_and_arrays, read_package
+from mvit_search.latency.apple.placement import NOWHERE, Placed, placed
+from mvit_search.latency.apple.seam import (
     COMPUTE_UNITS,
     DEFAULT_CONVERSION,
     CoreMl,
@@ -23,8 +25,6 @@ from mvit_search.latency.apple import (
     runtime_name,
 )
 from mvit_search.latency.coreml import ConversionSettings
-from mvit_search.latency.package import Package, pictures_and_arrays, read_package
-from mvit_search.latency.placement import NOWHERE, Placed, placed
 from mvit_search.latency.runtime import Measurement, MeasuringProtocol
 from mvit_search.latency.surroundings import Surroundings
 from mvit_search.latency.timing import Clock, TimingSettings, time_runs

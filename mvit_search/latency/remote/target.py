@@ -11,8 +11,8 @@ from mvit_search import __version__
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import InputError, TargetUnavailable, WorkError
 from mvit_search.latency.base import Latency
-from mvit_search.latency.packing import digest_of, pack
-from mvit_search.latency.remote_client import ServerClient, Session, token_from_environment, too_large
+from mvit_search.latency.remote.client import ServerClient, Session, token_from_environment, too_large
+from mvit_search.latency.remote.packing import digest_of, pack
 from mvit_search.latency.runtime import Measurement, Runtime
 from mvit_search.latency.server.settings import API
 

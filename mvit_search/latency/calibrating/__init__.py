@@ -1,0 +1,1 @@
+"""Measurements of one's own: which networks to measure, on another machine if need be, and refitting with them."""

@@ -1,0 +1,1 @@
+"""A measurement server as a target; `latency/server` is the server."""
