@@ -99,7 +99,7 @@ class _ProgramRows:
             raise InputError(self.name, None, rule, "convert it without")
         try:
             self._add(operation)
-        except (LookupError, ArithmeticError):
+        except (LookupError, ArithmeticError, ValueError):
             rule = f"is broken: an operator {_printable(operation.type)} lacks what it needs"
             raise InputError(self.name, None, rule, _ADVICE) from None
 
@@ -155,7 +155,7 @@ class _ProgramRows:
         """
         before = first.row is not None and first.row >= 0 and self.ops[first.row].tokens
         is_map = len(shape) == 4 and shape[0] == 1 and shape[2:] in self._map_sizes
-        if kind == "reshape" and math.prod(first.shape) > max(first.shape):
+        if kind == "reshape" and math.prod(first.shape) > max(first.shape, default=1):
             return not is_map
         if before and kind == "transpose" and is_map and first.shape[1:3] == shape[2:]:
             return False  # channels last to channels first
@@ -311,11 +311,12 @@ def _root_model(package: Path) -> Path:
         manifest = json.loads((package / "Manifest.json").read_text(encoding="utf-8"))
         relative = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
         file = (package / "Data" / str(relative)).resolve()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        is_file = file.is_file()
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise InputError(package.name, None, "has a broken Manifest.json", _ADVICE) from None
     if not file.is_relative_to(package.resolve()):
         raise InputError(package.name, relative, "names a model outside the package", _ADVICE)
-    if not file.is_file():
+    if not is_file:
         raise InputError(package.name, relative, "names a model that is no file of the package", _ADVICE)
     return file
 

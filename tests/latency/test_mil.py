@@ -1,6 +1,7 @@
 """Reading Core ML programs: ours equal the operator table, other families' equal hand counts, bad ones are refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from mvit_search.latency.coreml import ConversionSettings, _silence, write_packa
 from mvit_search.latency.features import features_of_network
 from mvit_search.latency.mil import Program, read_program
 from mvit_search.latency.mil_kinds import KIND_OF_TYPE
+from tests.latency.packages import save, tiny_model
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
 
@@ -259,6 +261,120 @@ def test_flexible_shapes_are_refused(tmp_path: Path) -> None:
     convert(nn.Conv2d(3, 4, 3).eval(), (1, 3, 32, 32), tmp_path / "flexible.mlpackage", inputs=flexible)
     with pytest.raises(InputError, match="dynamic shape"):
         read_program(tmp_path / "flexible.mlpackage")
+
+
+def without_an_input(model: Any) -> None:
+    operations(model)[1].inputs["weight"].ClearField("arguments")
+
+
+def of_zero_stride(model: Any) -> None:
+    operation = operations(model)[1]
+    operation.type = "conv_transpose"
+    operation.inputs["strides"].arguments[0].value.immediateValue.tensor.ints.values[:] = [0, 0]
+
+
+def without_a_size(model: Any) -> None:
+    operations(model)[1].outputs[0].type.tensorType.dimensions[1].constant.size = 0
+
+
+def of_no_device(model: Any) -> None:
+    operations(model)[1].outputs[0].type.tensorType.dimensions[1].constant.size = 2**63
+
+
+def with_branches(model: Any) -> None:
+    operations(model)[2].blocks.add()
+
+
+def operations(model: Any) -> Any:
+    return model.mlProgram.functions["main"].block_specializations["CoreML5"].operations
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_an_input, "is broken: an operator conv lacks what it needs"),
+        (of_zero_stride, "is broken: an operator conv_transpose lacks what it needs"),
+        (without_a_size, "is broken: map has the shape [1, 0, 16, 16]"),
+        (of_no_device, "is broken: map has the shape [1, 9223372036854775808, 16, 16]"),
+        (with_branches, "has control flow (relu)"),
+    ],
+)
+def test_a_broken_operator_is_refused_in_one_line(spoil: Callable[[Any], None], message: str, tmp_path: Path) -> None:
+    model = tiny_model()
+    spoil(model)
+    with pytest.raises(InputError) as caught:
+        read_program(save(model, tmp_path / "broken.mlpackage"))
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_names_in_a_file_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    package = save(tiny_model(unknown="new\nline\x1b[31m" + "x" * 1000), tmp_path / "loud.mlpackage")
+    device = load_target("iphone12")
+    assert isinstance(device, PredictedTarget)
+    source = device.latency_of_program(read_program(package)).source
+    assert source.isprintable()
+    assert len(source) < 400
+
+
+def test_garbled_programs_are_read_or_refused(tmp_path: Path) -> None:
+    device = load_target("iphone12")
+    assert isinstance(device, PredictedTarget)
+    package = save(tiny_model(), tmp_path / "garbled.mlpackage")
+    content = (package / MODEL).read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(1000):
+        garbled = np.frombuffer(content, np.uint8).copy()
+        garbled[random.integers(len(garbled), size=2)] = random.integers(256, size=2)
+        (package / MODEL).write_bytes(garbled.tobytes())
+        try:
+            program = read_program(package)
+        except InputError:
+            continue
+        latency = device.latency_of_program(program)
+        assert 0 < latency.low_ms <= latency.ms <= latency.high_ms < float("inf")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "[" * 100_000, '{"itemInfoEntries": [], "rootModelIdentifier": 0}', '{"rootModelIdentifier": ' + "1" * 5000],
+)
+def test_a_manifest_of_another_form_is_refused(text: str, tmp_path: Path) -> None:
+    package = save(tiny_model(), tmp_path / "odd.mlpackage")
+    (package / "Manifest.json").write_text(text)
+    with pytest.raises(InputError, match="broken Manifest"):
+        read_program(package)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "\0", "pipe", "com.apple.CoreML", "absent"])
+def test_a_manifest_names_a_file(path: str, tmp_path: Path) -> None:
+    """Not a pipe, which would be read for ever."""
+    package = save(tiny_model(), tmp_path / "odd.mlpackage")
+    os.mkfifo(package / "Data" / "pipe")
+    entry = {"itemInfoEntries": {"model": {"path": path}}, "rootModelIdentifier": "model"}
+    (package / "Manifest.json").write_text(json.dumps(entry))
+    with pytest.raises(InputError, match=r"no file of the package|broken Manifest"):
+        read_program(package)
+
+
+def test_einsums_and_scalars(tmp_path: Path) -> None:
+    """`nchw,nwhu->nchu` multiplies once for every n, c, h, w, u; a scalar may become a vector."""
+    with _silence():
+        import coremltools as ct
+        from coremltools.converters.mil import Builder as mb
+
+        left, right = (2, 3, 4, 5), (2, 5, 4, 6)
+
+        @mb.program(  # type: ignore[untyped-decorator]
+            input_specs=[mb.TensorSpec(shape=left), mb.TensorSpec(shape=right)], opset_version=ct.target.iOS15
+        )
+        def program(x: Any, y: Any) -> Any:
+            product = mb.einsum(values=[x, y], equation="nchw,nwhu->nchu")
+            total = mb.reduce_sum(x=product, axes=[0, 1, 2, 3], keep_dims=False)
+            return mb.expand_dims(x=total, axes=[0])
+
+        ct.convert(program, convert_to="mlprogram", skip_model_load=True).save(str(tmp_path / "einsum.mlpackage"))
+    assert only(read_program(tmp_path / "einsum.mlpackage"), "matmul").macs == 2 * 3 * 4 * 5 * 6
 
 
 def test_what_is_no_package_is_refused(package: Path, tmp_path: Path) -> None:
