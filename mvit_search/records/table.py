@@ -41,6 +41,8 @@ class TableRow:
         cpu_seconds: seconds spent so far; whether of a processor or by the clock is the writer's to say.
         latency_ms: on the writer's target; None if it was not asked for.
         error: why it failed; empty where it did not.
+        score: of a row without a training, whose fidelity is `zero-cost:NAME` and epoch 0; the higher, the better.
+            None of every training.
     """
 
     name: str
@@ -60,10 +62,14 @@ class TableRow:
     latency_ms: Amount | None
     error: str
     config: MobileViTConfig
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
-COLUMNS = tuple(field.name for field in fields(TableRow))
-_MAY_BE_NONE = ("top1", "loss", "latency_ms")
+# The config last: a row that was cut is then known by its open quote.
+COLUMNS = (*(field.name for field in fields(TableRow) if field.name != "config"), "config")
+_MAY_BE_NONE = ("top1", "loss", "latency_ms", "score")
+_MAY_LACK = ("score",)
+"""Tables without zero-cost scores need no column for them."""
 _ROW = TypeAdapter(TableRow)
 
 
@@ -125,7 +131,7 @@ def _parsed(text: str, source: str) -> list[TableRow]:
     known: dict[str, MobileViTConfig] = {}
     try:
         header = tuple(next(reader, ()))
-        lacking = [name for name in COLUMNS if name not in header]
+        lacking = [name for name in COLUMNS if name not in (*header, *_MAY_LACK)]
         if lacking:
             raise InputError("table", source, f"has no column {', '.join(lacking)}", f"it needs {','.join(COLUMNS)}")
         for cells in reader:
@@ -141,8 +147,8 @@ def _parsed(text: str, source: str) -> list[TableRow]:
 
 
 def _row(cells: dict[str, str], place: str, known: dict[str, MobileViTConfig]) -> TableRow:
-    values: dict[str, Any] = {name: cells[name] for name in COLUMNS}
-    values |= {name: None for name in _MAY_BE_NONE if not cells[name]}
+    values: dict[str, Any] = {name: cells.get(name, "") for name in COLUMNS}
+    values |= {name: None for name in _MAY_BE_NONE if not cells.get(name)}
     text = cells["config"]
     if text not in known:
         try:
@@ -159,8 +165,8 @@ def _row(cells: dict[str, str], place: str, known: dict[str, MobileViTConfig]) -
         raise InputError(f"{place}: digest", row.digest, "is not the config's", f"that has {config.digest()}")
     if row.epoch > row.epochs:
         raise InputError(f"{place}: epoch", row.epoch, f"is above epochs ({row.epochs})")
-    if (row.top1 is None) != bool(row.error):
-        raise InputError(f"{place}: top1", row.top1, "a row has a top1, or an error in its place")
+    if (row.top1 is not None) + bool(row.error) + (row.score is not None) != 1:
+        raise InputError(f"{place}: top1", row.top1, "a row has a top1, or a score or an error in its place")
     return row
 
 

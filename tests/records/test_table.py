@@ -30,7 +30,7 @@ def failed(**changes) -> TableRow:
 def test_the_columns_are_the_ones_agreed():
     assert ",".join(COLUMNS) == (
         "name,digest,seed,recipe,data,fidelity,epoch,epochs,top1,loss,image_steps,cpu_seconds,params,macs,"
-        "latency_ms,error,config"
+        "latency_ms,error,score,config"
     )
 
 
@@ -42,6 +42,16 @@ def test_rows_come_back_to_the_last_bit(tmp_path):
     expected = (*rows[:2], replace(rows[2], error="loss is nan, in epoch 1"))
     assert read_table(path) == expected
     assert path.read_text().count("\n") == 4
+
+
+def test_a_score_without_a_training_has_a_column_that_a_table_may_lack(tmp_path):
+    path = tmp_path / "table.csv"
+    scored = table_row(fidelity="zero-cost:synflow", epoch=0, epochs=1, top1=None, loss=None, score=-12.5)
+    write_table(path, [scored, table_row()])
+    assert read_table(path) == (scored, table_row())
+    write_table(path, [table_row()])
+    path.write_text(path.read_text().replace(",score,", ",").replace(',,,"{', ',,"{'))
+    assert read_table(path) == (table_row(),)
 
 
 def test_appending_begins_a_file_and_cuts_a_torn_row_off(tmp_path):
@@ -83,10 +93,10 @@ def test_columns_in_another_order_and_further_ones(tmp_path):
         (lambda text: text.partition("\n")[0], "holds no row"),
         (lambda text: text.replace(",top1,", ",accuracy,", 1), "has no column top1"),
         (lambda text: text[:-40], "line 3: is no CSV"),
-        (lambda text: text.rstrip("\n") + ",more\n", "line 3: has 18 cells for 17 columns"),
+        (lambda text: text.rstrip("\n") + ",more\n", "line 3: has 19 cells for 18 columns"),
         (lambda text: text.replace("0.30000000000000004", "1.5"), "line 2: top1 1.5|line 2: top1 '1.5'"),
         (lambda text: text.replace("0.30000000000000004", "nan"), "line 2: top1 'nan'"),
-        (lambda text: text.replace("0.30000000000000004", ""), "line 2: top1: a row has a top1, or an error"),
+        (lambda text: text.replace("0.30000000000000004", ""), "line 2: top1: a row has a top1, or a score or an error"),
         (lambda text: text.replace("long,2,4", "long,5,4"), "line 2: epoch 5: is above epochs"),
         (lambda text: text.replace("long,2,4", "long,two,4"), "line 2: epoch 'two'"),
         (lambda text: text.replace('""silu""', '""sine""', 1), "line 2: config: activation 'sine'"),
