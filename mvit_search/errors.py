@@ -6,6 +6,7 @@
     │   └── ConflictError       a results folder that belongs to something else, or is in use
     └── WorkError               the input was fine, the work failed; the CLI exits 1
         ├── TrainingDiverged    a candidate's loss became NaN or infinite: a recorded outcome
+        ├── OutOfMemory         a candidate does not fit in memory even in small batches: a recorded outcome
         └── TargetUnavailable   what measures latencies does not answer; it may later
 
 Messages are one line: the field, the value, the rule it broke, and what to do.
@@ -50,6 +51,10 @@ class WorkError(MvitSearchError):
 
 class TrainingDiverged(WorkError):
     """The training loss became NaN or infinite."""
+
+
+class OutOfMemory(WorkError):
+    """A training does not fit in memory, however small the batch."""
 
 
 class TargetUnavailable(WorkError):

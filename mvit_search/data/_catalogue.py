@@ -34,10 +34,18 @@ class Catalogue(Protocol):
             files, or a digest of arrays that are in memory anyway. Part of the cache's key.
     """
 
-    class_names: tuple[str, ...]
-    labels: Mapping[Side, Labels]
-    description: str
-    fingerprint: str
+    # Read only, so that a frozen dataclass or a named tuple is one.
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels(self) -> Mapping[Side, Labels]: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def pictures(self, side: Side, indices: NDArray[np.int64], size: int) -> Iterator[Images | Unreadable]:
         """The pictures at `indices` (ascending), in that order, each (size, size, 3) RGB or `Unreadable`."""

@@ -10,13 +10,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mvit_search.proxy.recipe import Recipe, default_recipe
-from mvit_search.proxy.result import ProxyResult
+from mvit_search.proxy.recipe import PAPER, Recipe, default_recipe, load_recipe, parse_recipe
+from mvit_search.proxy.result import ProxyResult, Rung
 
 if TYPE_CHECKING:
     from mvit_search.proxy.training import train
 
-__all__ = ["ProxyResult", "Recipe", "default_recipe", "train"]
+__all__ = ["PAPER", "ProxyResult", "Recipe", "Rung", "default_recipe", "load_recipe", "parse_recipe", "train"]
 
 
 def __getattr__(name: str) -> Any:
