@@ -1,51 +1,97 @@
-"""What a candidate LEARNS FROM: labelled images, decoded and resized once, held in memory as `uint8`.
+"""What a candidate LEARNS FROM: labelled images, decoded and resized once, held as `uint8`.
 
     data = load_data("digits", image_size=24)              # built in, no download
-    data = load_data("photos/", image_size=64, max_images=5000)
+    data = load_data("photos/", image_size=64, fraction=0.1)
+    data = load_data("photos.tar.xz", image_size=64, max_images=5000)
 
-A data source is one function `(image_size, max_images, seed) -> ImageSet` in a file of its own. Every source
-keeps the contract of `ImageSet`: the same arguments give the same arrays and the same `digest`, and no image
-stands on both sides of the split. A new source is one file and one line in `BUILT_IN`; `tests/data` then holds
-it to the contract. Nothing here loads torch.
+A data source is one function `(argument, seed) -> Catalogue` in a file of its own: it lists, and decodes what it is
+asked for. Choosing, splitting and caching are the same for all (`_preparing.py`), and so is the contract of
+`ImageSet`: the same arguments give the same arrays and the same `digest`, and no image stands on both sides of the
+split. A new source is one file and one line in `OPENERS`; `tests/data` then holds it to the contract. Nothing here
+loads torch.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from mvit_search.data._base import ImageSet
+from mvit_search.data._catalogue import Catalogue
+from mvit_search.data._detecting import kind_of
+from mvit_search.data._layout import EXTENSIONS
+from mvit_search.data._preparing import Choice, prepare
+from mvit_search.data.archive import archive
 from mvit_search.data.digits import digits
-from mvit_search.data.folder import EXTENSIONS, image_folder
+from mvit_search.data.folder import image_folder
 from mvit_search.errors import InputError, UnknownNameError
 
-__all__ = ["BUILT_IN", "EXTENSIONS", "ImageSet", "load_data"]
+__all__ = ["BUILT_IN", "EXTENSIONS", "OPENERS", "ImageSet", "load_data"]
 
-BUILT_IN: dict[str, Callable[[int, int | None, int], ImageSet]] = {"digits": digits}
+OPENERS: dict[str, Callable[[str, int], Catalogue]] = {
+    "digits": digits,
+    "folder": image_folder,
+    "archive": archive,
+}
+"""`name:argument` -> its source; `_detecting.py` gives a bare path one of these names."""
+
+BUILT_IN = ("digits",)
+"""Sources that need no argument."""
+
+# Two letters at least: `C:\photos` is a path.
+_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_-]+):(.*)", re.DOTALL)
 
 
-def load_data(spec: str, *, image_size: int, max_images: int | None = None, seed: int = 0) -> ImageSet:
-    """The images that `spec` names: a key of `BUILT_IN` or a folder (see `folder.image_folder`).
+def load_data(
+    spec: str,
+    *,
+    image_size: int,
+    max_images: int | None = None,
+    fraction: float | None = None,
+    seed: int = 0,
+    cache: bool = True,
+    max_unreadable: int | None = None,
+) -> ImageSet:
+    """The images that `spec` names: a path, `name:argument` with a key of `OPENERS`, or one of `BUILT_IN`.
 
     Args:
         image_size: side in pixels of the square images that come back.
         max_images: at most so many training images, evenly from all classes; held-out images are then
             capped too (see `_base.held_out_limit`). Only chosen files are read.
+        fraction: of the training images, above 0 and at most 1, evenly from all classes and one of each at least;
+            held-out images stay as they are. Where `max_images` is given too, the smaller number counts.
         seed: chooses the images, and the split where the source has none of its own.
+        max_unreadable: so many chosen pictures may be damaged, and are skipped by name; None: 1 %, or ten.
 
     Raises:
-        UnknownNameError: neither a built-in name nor a folder.
-        InputError: no images, one class, a missing split, or a file that cannot be decoded.
+        UnknownNameError: neither a path nor a known name.
+        InputError: no images, one class, a missing split, labels out of range, or too many damaged pictures.
     """
-    if image_size < 1:
-        raise InputError("image_size", image_size, "must be at least 1 pixel")
-    if max_images is not None and max_images < 2:
-        raise InputError("images", max_images, "must be at least 2: one for each of two classes")
+    choice = Choice(image_size, max_images, fraction, seed, max_unreadable)
+    return prepare(spec, catalogue_of(spec, seed), choice)
+
+
+def catalogue_of(spec: str, seed: int) -> Catalogue:
+    """What `spec` names, listed but not decoded. A path that exists goes before `name:argument`."""
     if spec in BUILT_IN:
-        return BUILT_IN[spec](image_size, max_images, seed)
-    path = Path(spec).expanduser()
-    if spec and path.is_dir():
-        return image_folder(path, image_size, max_images, seed)
-    if spec and path.exists():
-        raise InputError("data", spec, "is a file, not a folder of images", "unpack it and name the folder")
+        return OPENERS[spec]("", seed)
+    path = _existing(spec)
+    if path is not None:
+        return OPENERS[kind_of(path)](str(path), seed)
+    named = _NAMED.fullmatch(spec)
+    if named and named[2].startswith("//"):
+        raise InputError("data", spec, "is a web address", "download it and name the file")
+    if named and named[1] in OPENERS:
+        return OPENERS[named[1]](named[2], seed)
+    if named:
+        raise UnknownNameError("data", named[1], OPENERS)
     if "/" in spec or "\\" in spec:
-        raise InputError("data", spec, "no such folder", f"built in: {', '.join(BUILT_IN)}")
-    raise UnknownNameError("data", spec, BUILT_IN)
+        raise InputError("data", spec, "no such file or folder", f"built in: {', '.join(BUILT_IN)}")
+    raise UnknownNameError("data", spec, OPENERS)
+
+
+def _existing(spec: str) -> Path | None:
+    try:
+        path = Path(spec).expanduser()
+        return path if spec and path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, an unknown home
+        return None

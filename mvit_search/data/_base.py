@@ -14,12 +14,12 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 _MAX_HELD_OUT = 2000
-_MAX_BYTES = 2 * 2**30  # everything is resident: a laptop must hold it next to the training
+_MAX_BYTES = 2 * 2**30  # of pixels that are not cached: a laptop must hold them next to the training
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled square RGB images in memory.
+    """Labelled square RGB images, in memory or mapped from the cache.
 
     Attributes:
         name: as the user named the source.
@@ -27,6 +27,7 @@ class ImageSet:
         train_images, val_images: (N, image_size, image_size, 3), C-contiguous.
         train_labels, val_labels: (N,), indices into `class_names`.
         source: one sentence: where the images come from and how they were split.
+        skipped: chosen pictures that could not be read, each with the reason.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ImageSet:
     val_labels: Labels
     image_size: int
     source: str
+    skipped: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -57,39 +59,61 @@ def image_set(
     for side, (images, _) in (("training", train), ("held-out", val)):
         if not len(images):
             raise InputError("data", name, f"has no {side} image", "add images or another split")
-    copies = _copies(train[0], val[0])
-    if copies == len(val[0]):
-        rule = f"all {copies} held-out images are copies of training images"
-        raise InputError("data", name, rule, "hold out images that are not trained on")
-    if copies:
-        source += f"; {copies} of the held-out images {'is a copy' if copies == 1 else 'are copies'} of training images"
+    copies = copies_held_out(name, train[0], val[0])
+    digest = digest_of(class_names, train, val)
+    return ImageSet(name, digest, tuple(class_names), *train, *val, train[0].shape[1], source + copies_said(copies))
+
+
+def digest_of(class_names: Sequence[str], train: tuple[Images, Labels], val: tuple[Images, Labels]) -> str:
+    """sha256 over class names, pixels and labels of both sides."""
     size = train[0].shape[1]
     digest = hashlib.sha256(json.dumps([list(class_names), size, len(train[0]), len(val[0])]).encode())
     for array in (*train, *val):
         digest.update(array.data)
-    return ImageSet(name, digest.hexdigest(), tuple(class_names), *train, *val, size, source)
+    return digest.hexdigest()
 
 
-def _copies(train: Images, val: Images) -> int:
-    """How many held-out images have the very pixels of a training image."""
+def copies_held_out(name: str, train: Images, val: Images) -> int:
+    """How many held-out images have the very pixels of a training image.
+
+    Raises:
+        InputError: all of them.
+    """
     trained = {_fingerprint(image) for image in train}
-    return sum(_fingerprint(image) in trained for image in val)
+    copies = sum(_fingerprint(image) in trained for image in val)
+    if copies == len(val):
+        rule = f"all {copies} held-out images are copies of training images"
+        raise InputError("data", name, rule, "hold out images that are not trained on")
+    return copies
+
+
+def copies_said(copies: int) -> str:
+    """What `ImageSet.source` adds about copies; nothing where there is none."""
+    if not copies:
+        return ""
+    return f"; {copies} of the held-out images {'is a copy' if copies == 1 else 'are copies'} of training images"
 
 
 def _fingerprint(image: Images) -> bytes:
     return hashlib.blake2b(image.data, digest_size=16).digest()
 
 
-def require_memory(name: str, count: int, image_size: int) -> None:
+def bytes_needed(count: int, image_size: int) -> int:
+    return count * image_size * image_size * 3
+
+
+def require_memory(name: str, count: int, image_size: int, why_no_cache: str = "") -> None:
     """Refuse more decoded pixels than are held in memory, before any is decoded.
 
     Raises:
         InputError: `count` images need more than 2 GiB.
     """
-    needed = count * image_size * image_size * 3
+    needed = bytes_needed(count, image_size)
     if needed > _MAX_BYTES:
         rule = f"{count} images of {image_size} px need {needed / 2**30:.1f} GiB; at most 2 GiB are held in memory"
-        fitting = _MAX_BYTES // (image_size * image_size * 3) // 2
+        if why_no_cache:
+            rule += f", and they cannot be cached ({why_no_cache})"
+        fitting = _MAX_BYTES // bytes_needed(1, image_size) // 2
         raise InputError("data", name, rule, f"cap the training images at {fitting} or fewer (--images)")
 
 

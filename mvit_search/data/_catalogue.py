@@ -31,7 +31,8 @@ class Catalogue(Protocol):
             Without "val", a fifth of every class is held out by the caller's seed.
         description: a few words for people: "image folder with train/ and test/".
         fingerprint: changes whenever the content may have changed; cheap: names, sizes and modification times of
-            files, or a digest of arrays that are in memory anyway. Part of the cache's key.
+            files, or a digest of arrays that are in memory anyway; and the seed, where it draws the pictures. Part
+            of the cache's key. Empty: not worth caching.
     """
 
     # Read only, so that a frozen dataclass or a named tuple is one.

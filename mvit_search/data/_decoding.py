@@ -1,40 +1,93 @@
-"""One image file or picture -> one square RGB array."""
+"""One image file or picture -> one square RGB array; many of them on a few threads."""
 
+import io
+import os
 import struct
 import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from mvit_search.data._base import Images
+from mvit_search.data._catalogue import Unreadable
 from mvit_search.errors import InputError
 
 # What Pillow's decoders raise on damaged or hostile files.
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error,
-    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    zlib.error, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
+_MAX_THREADS = 16
+_CHUNK = 16  # files handed to a thread at once
+
+_Item = TypeVar("_Item")
+
+
+def picture(source: Path | bytes, name: str, size: int) -> Images | Unreadable:
+    """A file, or the bytes of one, as (size, size, 3): upright by its EXIF tag, central square, resized, RGB.
+
+    `name` is what an `Unreadable` is called.
+    """
+    if isinstance(source, Path) and not source.is_file():  # opening a pipe would wait for a writer for ever
+        return Unreadable(name, "is not a regular file, nor a link to one")
+    try:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            # A JPEG decodes at 1/2, 1/4 or 1/8 scale many times faster; twice the target keeps the quality.
+            image.draft(None, (2 * size, 2 * size))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return square(to_rgb(image), size)
+    except _DAMAGED as error:
+        # Pillow names a stream by its address in memory, which is no help and differs from run to run.
+        words = "unknown image format" if "identify image file" in str(error) else str(error) or type(error).__name__
+        return Unreadable(name, f"cannot be read as an image ({words})")
 
 
 def decode(path: Path, size: int) -> Images:
-    """The file as (size, size, 3): turned upright by its EXIF tag, central square, resized, RGB.
+    """The file as (size, size, 3), as `picture` has it.
 
     Raises:
         InputError: naming the file, when it cannot be read as an image.
     """
-    if not path.is_file():  # opening a pipe would wait for a writer for ever
-        rule = "is not a regular file, nor a link to one"
-        raise InputError("data", str(path), rule, "mend or remove it")
-    try:
-        with Image.open(path) as image:
-            # A JPEG decodes at 1/2, 1/4 or 1/8 scale many times faster; twice the target keeps the quality.
-            image.draft(None, (2 * size, 2 * size))
-            image.load()
-            return square(to_rgb(ImageOps.exif_transpose(image)), size)
-    except _DAMAGED as error:
-        rule = f"cannot be read as an image ({error})"
-        raise InputError("data", str(path), rule, "mend or remove the file") from None
+    found = picture(path, str(path), size)
+    if isinstance(found, Unreadable):
+        raise InputError("data", found.name, found.reason, "mend or remove the file")
+    return found
+
+
+def in_order(
+    decode_chunk: Callable[[Sequence[_Item]], list[Images | Unreadable]], chunks: Iterable[Sequence[_Item]]
+) -> Iterator[Images | Unreadable]:
+    """What `decode_chunk` makes of the chunks, in their order, on a few threads.
+
+    Few chunks are under way at once, so an endless or large source fills no memory and Ctrl-C is soon heard.
+    """
+    threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    waiting: deque[Future[list[Images | Unreadable]]] = deque()
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(decode_chunk, chunk))
+                if len(waiting) > 2 * threads:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:  # also where the reader stops early
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def pictures_of_files(files: Sequence[tuple[Path, str]], size: int) -> Iterator[Images | Unreadable]:
+    """The pictures of (file, name) pairs, in order."""
+
+    def decode_chunk(chunk: Sequence[tuple[Path, str]]) -> list[Images | Unreadable]:
+        return [picture(path, name, size) for path, name in chunk]
+
+    return in_order(decode_chunk, (files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

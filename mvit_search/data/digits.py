@@ -1,52 +1,64 @@
 """scikit-learn's handwritten digits: 1,797 grey pictures of 8 x 8, ten classes, in the installed package."""
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from mvit_search.data._base import (
-    Images,
-    ImageSet,
-    balanced_choice,
-    held_out_limit,
-    image_set,
-    require_memory,
-    split_by_class,
-)  # fmt: skip
+from mvit_search.data._base import Images, Labels, split_by_class
+from mvit_search.data._catalogue import Catalogue, Side, Unreadable
+from mvit_search.errors import InputError
 
-_CLASSES = [str(digit) for digit in range(10)]
+_CLASSES = tuple(str(digit) for digit in range(10))
 _HELD_OUT_SHARE = 0.5
 # Plain held-out digits are soon told apart at 98 % by any network, which ranks nothing. Turned, scaled and
 # shifted by fixed amounts they are harder, and accuracies stay apart.
 _MAX_DEGREES, _MAX_ZOOM, _MAX_SHIFT = 10.0, 0.1, 0.05
 
 
-def digits(image_size: int, max_images: int | None, seed: int) -> ImageSet:
-    """The built-in digits at (image_size, image_size), white on black, grey in all three channels.
+def digits(argument: str, seed: int) -> Catalogue:
+    """The built-in digits, white on black, grey in all three channels.
 
     Half of every class, drawn by `seed`, is held out. Training images are the plain digits. Every held-out
     image is one view of a held-out digit, also drawn by `seed`: turned by up to 10 degrees, scaled by up to
     10 %, shifted by up to 5 % of the side.
 
     Raises:
-        InputError: `max_images` below ten, or more than 2 GiB of pixels.
+        InputError: an argument; there is nothing to choose.
     """
+    if argument:
+        raise InputError("data", f"digits:{argument}", "digits takes no argument", "say digits")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     labels = bunch.target.astype(np.int64)
     pictures = [Image.fromarray(np.round(picture * (255 / 16)).astype(np.uint8)) for picture in bunch.images]
     train_at, val_at = split_by_class(labels, _HELD_OUT_SHARE, seed)
-    train_at = train_at[balanced_choice(labels[train_at], max_images, seed)]
-    val_at = val_at[balanced_choice(labels[val_at], held_out_limit(max_images, len(_CLASSES)), seed)]
-    require_memory("digits", len(train_at) + len(val_at), image_size)
-    generator = np.random.default_rng(seed)
-    views = [_view(pictures[i], image_size, generator) for i in val_at]
-    train = _stack([_enlarged(pictures[i], image_size) for i in train_at]), labels[train_at]
-    val = _stack(views), labels[val_at]
-    counts = f"{len(train_at)} training digits, {len(val_at)} held-out digits turned and shifted"
-    return image_set("digits", _CLASSES, train, val, f"scikit-learn's handwritten digits: {counts}")
+    return _Digits(
+        {"train": labels[train_at], "val": labels[val_at]}, {"train": train_at, "val": val_at}, pictures, seed
+    )
+
+
+@dataclass(frozen=True)
+class _Digits:
+    labels: Mapping[Side, Labels]
+    at: Mapping[Side, NDArray[np.int64]]
+    digits: Sequence[Image.Image]
+    seed: int
+    class_names: tuple[str, ...] = _CLASSES
+    description: str = "scikit-learn's handwritten digits, half held out, turned and shifted"
+    fingerprint: str = ""  # drawn anew faster than a cache is opened
+
+    def pictures(self, side: Side, indices: NDArray[np.int64], size: int) -> Iterator[Images | Unreadable]:
+        # One generator for all views: a view depends on which digits are chosen with it.
+        generator = np.random.default_rng(self.seed)
+        for index in self.at[side][indices]:
+            digit = self.digits[index]
+            grey = np.asarray(_enlarged(digit, size) if side == "train" else _view(digit, size, generator))
+            yield np.repeat(grey[..., None], 3, axis=-1)
 
 
 def _enlarged(picture: Image.Image, size: int) -> Image.Image:
@@ -65,9 +77,3 @@ def _view(picture: Image.Image, size: int, generator: np.random.Generator) -> Im
     matrix = (a, b, x, -b, a, y)
     large = _enlarged(picture, size)
     return large.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-
-
-def _stack(pictures: list[Image.Image]) -> Images:
-    """Grey pictures as (N, size, size, 3)."""
-    grey = np.stack([np.asarray(picture) for picture in pictures])
-    return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=-1))
