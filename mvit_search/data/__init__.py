@@ -21,8 +21,10 @@ from mvit_search.data._detecting import kind_of
 from mvit_search.data._layout import EXTENSIONS
 from mvit_search.data._preparing import Choice, prepare
 from mvit_search.data.archive import archive
+from mvit_search.data.cifar import cifar
 from mvit_search.data.digits import digits
 from mvit_search.data.folder import image_folder
+from mvit_search.data.npz import npz
 from mvit_search.errors import InputError, UnknownNameError
 
 __all__ = ["BUILT_IN", "EXTENSIONS", "OPENERS", "ImageSet", "load_data"]
@@ -31,6 +33,8 @@ OPENERS: dict[str, Callable[[str, int], Catalogue]] = {
     "digits": digits,
     "folder": image_folder,
     "archive": archive,
+    "cifar": cifar,
+    "npz": npz,
 }
 """`name:argument` -> its source; `_detecting.py` gives a bare path one of these names."""
 
