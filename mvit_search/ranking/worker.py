@@ -1,0 +1,151 @@
+"""What a worker process does: load the data once, train one candidate at a time, stop when told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mvit_search.data import ImageSet, load_data
+from mvit_search.errors import MvitSearchError
+from mvit_search.proxy import Rung
+from mvit_search.ranking.candidates import Candidate
+from mvit_search.ranking.fidelity import Fidelity, subset
+from mvit_search.records.table import TableRow
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What all trainings of a table share.
+
+    Attributes:
+        data: as `load_data` takes it.
+        images: of the training side that are loaded; fidelities take their share of these.
+        held_out: images that every training is scored on.
+        threads: torch threads of a training.
+    """
+
+    data: str
+    images: int | None = None
+    held_out: int | None = None
+    data_seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rungs of a training so far, or its zero-cost score, or why there is none; and which images it saw."""
+
+    rungs: tuple[Rung, ...]
+    error: str = ""
+    data: str = ""
+    score: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: who, with which seed, how. A zero-cost score in place of a training where `zero_cost` names one."""
+
+    candidate: Candidate
+    seed: int
+    fidelity: Fidelity
+    zero_cost: str = ""
+
+    @property
+    def label(self) -> str:
+        """The fidelity's name in the table."""
+        return f"zero-cost:{self.zero_cost}" if self.zero_cost else self.fidelity.name
+
+    @property
+    def epochs(self) -> int:
+        return 1 if self.zero_cost else self.fidelity.recipe.epochs
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        return self.candidate.config.digest(), self.seed, self.label
+
+    def rows(self, outcome: Outcome) -> list[TableRow]:
+        """The outcome as rows of the table."""
+        if outcome.score is not None:
+            return [self._row(outcome, Rung(0, 0.0, 0.0, 0, outcome.seconds, outcome.seconds), score=outcome.score)]
+        rows = [self._row(outcome, rung) for rung in outcome.rungs]
+        if outcome.error:
+            last = outcome.rungs[-1] if outcome.rungs else Rung(0, 0.0, 0.0, 0, outcome.seconds, outcome.seconds)
+            reached = Rung(min(last.epoch + 1, self.epochs), 0.0, 0.0, last.image_steps, last.seconds, last.cpu_seconds)
+            rows.append(self._row(outcome, reached, error=outcome.error))
+        return rows
+
+    def _row(self, outcome: Outcome, rung: Rung, *, score: float | None = None, error: str = "") -> TableRow:
+        trained = score is None and not error
+        candidate = self.candidate
+        return TableRow(
+            name=candidate.name, digest=candidate.config.digest(), seed=self.seed,
+            recipe="" if self.zero_cost else self.fidelity.recipe.digest()[:12], data=outcome.data[:12],
+            fidelity=self.label, epoch=rung.epoch, epochs=self.epochs, top1=rung.top1 if trained else None,
+            loss=round(rung.loss, 6) if trained else None, image_steps=rung.image_steps,
+            cpu_seconds=round(rung.cpu_seconds, 3), params=candidate.params, macs=candidate.macs,
+            latency_ms=round(candidate.latency_ms, 4), error=error, config=candidate.config, score=score,
+        )  # fmt: skip
+
+
+@dataclass
+class _Worker:
+    """This process's settings, and the images that it has loaded, by side and count."""
+
+    settings: WorkerSettings
+    folder: Path
+    loaded: dict[int, ImageSet] = field(default_factory=dict)
+    subsets: dict[tuple[int, int], ImageSet] = field(default_factory=dict)
+
+    def data(self, side: int, images: int) -> ImageSet:
+        settings = self.settings
+        if side not in self.loaded:
+            self.loaded[side] = load_data(
+                settings.data, image_size=side, max_images=settings.images, seed=settings.data_seed
+            )
+        if (side, images) not in self.subsets:
+            self.subsets[side, images] = subset(self.loaded[side], images, settings.held_out, settings.data_seed)
+        return self.subsets[side, images]
+
+
+_worker: _Worker | None = None  # one a process: what `prepare_worker` made
+
+
+def prepare_worker(settings: WorkerSettings, folder: Path) -> None:
+    """Called once in every worker process."""
+    global _worker
+    _worker = _Worker(settings, folder)
+
+
+def work(job: Job) -> Outcome:
+    """Train, or carry on, one job, until it is finished or the folder's stop file is there."""
+    assert _worker is not None
+    data = _worker.data(job.fidelity.recipe.image_size, job.fidelity.images)  # what is wrong here is wrong for all
+    try:
+        return _scored(job, data, _worker.settings) if job.zero_cost else _trained(job, data, _worker)
+    except (MvitSearchError, MemoryError, RuntimeError) as error:
+        # RuntimeError is torch's. One candidate's failure is a row of the table, not the end of it.
+        return Outcome((), " ".join(str(error).split())[:500] or type(error).__name__, data.digest)
+
+
+def _trained(job: Job, data: ImageSet, worker: _Worker) -> Outcome:
+    from mvit_search.proxy import train
+
+    digest, seed, label = job.key
+    checkpoint = worker.folder / "checkpoints" / f"{digest[:16]}-{seed}-{label}.safetensors"
+    stop = worker.folder / "stop"
+    result = train(
+        job.candidate.config, data, job.fidelity.recipe, seed=seed, device=worker.settings.device,
+        threads=worker.settings.threads, rungs=job.fidelity.rungs, checkpoint=checkpoint, stop=stop.exists,
+    )  # fmt: skip
+    if result.rungs and result.epochs == job.epochs:
+        checkpoint.unlink(missing_ok=True)
+    return Outcome(result.rungs, "", data.digest)
+
+
+def _scored(job: Job, data: ImageSet, settings: WorkerSettings) -> Outcome:
+    from mvit_search.proxy.zero_cost import score
+
+    scored = score(
+        job.zero_cost, job.candidate.config, data, seed=job.seed, device=settings.device, threads=settings.threads
+    )
+    return Outcome((), "", data.digest, scored.value, scored.seconds)
