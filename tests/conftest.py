@@ -14,6 +14,12 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
+@pytest.fixture(autouse=True)
+def cache_of_pictures(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes to the home folder."""
+    monkeypatch.setenv("MVIT_SEARCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def demo_run(tmp_path) -> RunFolder:
     """A finished run with made-up numbers: `results/demo` under `tmp_path`."""

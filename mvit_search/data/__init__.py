@@ -11,6 +11,7 @@ split. A new source is one file and one line in `OPENERS`; `tests/data` then hol
 loads torch.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +22,15 @@ from mvit_search.data._detecting import kind_of
 from mvit_search.data._layout import EXTENSIONS
 from mvit_search.data._preparing import Choice, prepare
 from mvit_search.data.archive import archive
+from mvit_search.data.cache import Cache, default_cache
 from mvit_search.data.cifar import cifar
 from mvit_search.data.digits import digits
 from mvit_search.data.folder import image_folder
+from mvit_search.data.hf_datasets import hf_datasets
 from mvit_search.data.npz import npz
 from mvit_search.errors import InputError, UnknownNameError
 
-__all__ = ["BUILT_IN", "EXTENSIONS", "OPENERS", "ImageSet", "load_data"]
+__all__ = ["BUILT_IN", "EXTENSIONS", "OPENERS", "Cache", "ImageSet", "load_data"]
 
 OPENERS: dict[str, Callable[[str, int], Catalogue]] = {
     "digits": digits,
@@ -35,6 +38,7 @@ OPENERS: dict[str, Callable[[str, int], Catalogue]] = {
     "archive": archive,
     "cifar": cifar,
     "npz": npz,
+    "datasets": hf_datasets,
 }
 """`name:argument` -> its source; `_detecting.py` gives a bare path one of these names."""
 
@@ -52,7 +56,7 @@ def load_data(
     max_images: int | None = None,
     fraction: float | None = None,
     seed: int = 0,
-    cache: bool = True,
+    cache: Cache | bool = True,
     max_unreadable: int | None = None,
 ) -> ImageSet:
     """The images that `spec` names: a path, `name:argument` with a key of `OPENERS`, or one of `BUILT_IN`.
@@ -64,6 +68,8 @@ def load_data(
         fraction: of the training images, above 0 and at most 1, evenly from all classes and one of each at least;
             held-out images stay as they are. Where `max_images` is given too, the smaller number counts.
         seed: chooses the images, and the split where the source has none of its own.
+        cache: where decoded pictures are kept for the next time and shared among processes; True: where
+            `cache.default_cache` says, False: nowhere, decoded into memory. The images are the same.
         max_unreadable: so many chosen pictures may be damaged, and are skipped by name; None: 1 %, or ten.
 
     Raises:
@@ -71,7 +77,9 @@ def load_data(
         InputError: no images, one class, a missing split, labels out of range, or too many damaged pictures.
     """
     choice = Choice(image_size, max_images, fraction, seed, max_unreadable)
-    return prepare(spec, catalogue_of(spec, seed), choice)
+    if cache is True:
+        cache = default_cache(os.environ) or False
+    return prepare(spec, catalogue_of(spec, seed), choice, cache or None)
 
 
 def catalogue_of(spec: str, seed: int) -> Catalogue:

@@ -30,7 +30,7 @@ def _kind_of_folder(path: Path) -> str:
     names = {entry.name for entry in path.iterdir()}
     files = {name for name in names if (path / name).is_file()}
     if "dataset_dict.json" in files or {"dataset_info.json", "state.json"} <= files:
-        return "hf"
+        return "datasets"
     if any(name in files for name in _CIFAR_FILES) or {"train", "test", "meta"} <= files:
         return "cifar"
     folders = {name for name in names - files if not name.startswith(".")}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, Protocol
 
 from mvit_search.errors import InputError
 
@@ -27,7 +27,7 @@ _DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, lzma.LZMAError, zlib.error, ValueError, OverflowError,
     NotImplementedError, RuntimeError,
 )  # fmt: skip
-_DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], io.RawIOBase]] = {
+_DECOMPRESSORS: dict[bytes, Callable[[Any], io.BufferedIOBase]] = {
     b"\x1f\x8b": gzip.GzipFile,
     b"\xfd7zXZ\0": lzma.LZMAFile,
     b"BZh": bz2.BZ2File,
@@ -169,7 +169,7 @@ class _Tar:
 
     def contents(self, members: Sequence[Member]) -> Iterator[bytes | str]:
         with self.path.open("rb") as raw:
-            stream = raw if self.magic is None else _Forward(raw, self.magic)
+            stream = _Forward(raw, self.magic)
             for member in members:
                 if member.size > MAX_MEMBER_BYTES:
                     yield _too_large(member.size)
@@ -211,7 +211,7 @@ def _listed_tar(path: Path, magic: bytes | None) -> _Tar:
 class _Hashed(io.RawIOBase):
     """A file read from front to back, and the sha256 of what was read."""
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: io.BufferedReader) -> None:
         self._raw = raw
         self.sha256 = hashlib.sha256()
 
@@ -231,13 +231,13 @@ class _Forward:
     A single read is bounded too: `tarfile` reads a long name whole, however long it is declared.
     """
 
-    def __init__(self, raw: BinaryIO, magic: bytes | None) -> None:
+    def __init__(self, raw: io.BufferedReader, magic: bytes | None) -> None:
         self._compressed = magic is not None
         self._hashed = _Hashed(raw)
-        self._stream: BinaryIO = raw
+        self._stream: io.BufferedIOBase = raw
         if magic is not None:
             packed = io.BufferedReader(self._hashed, _PIECE)
-            self._stream = io.BufferedReader(_DECOMPRESSORS[magic](packed), _PIECE)  # type: ignore[arg-type]
+            self._stream = _DECOMPRESSORS[magic](packed)
         self._allowed = _ALWAYS_ALLOWED + _MAX_RATIO * os.fstat(raw.fileno()).st_size
         self._at = 0
         self.last_block = b""

@@ -3,11 +3,14 @@
 The same for every source, so that no source can leak held-out pictures or choose in its own way.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from mvit_search.data._base import (
@@ -23,8 +26,10 @@ from mvit_search.data._base import (
     split_by_class,
 )  # fmt: skip
 from mvit_search.data._catalogue import Catalogue, Side, Unreadable
+from mvit_search.data.cache import Cache, CacheUnusableError, Facts, stored
 from mvit_search.errors import InputError
 
+_VERSION = 1  # of decoding and choosing: part of the cache's key
 _HELD_OUT_SHARE = 0.2
 _UNREADABLE_SHARE, _UNREADABLE_AT_LEAST = 0.01, 10
 _NAMED = 3  # unreadable pictures that a refusal names
@@ -72,24 +77,56 @@ class Choice:
         return max(_UNREADABLE_AT_LEAST, math.ceil(_UNREADABLE_SHARE * chosen))
 
 
-def prepare(name: str, catalogue: Catalogue, choice: Choice) -> ImageSet:
-    """The chosen pictures of `catalogue`, decoded.
+def prepare(name: str, catalogue: Catalogue, choice: Choice, cache: Cache | None) -> ImageSet:
+    """The chosen pictures of `catalogue`: mapped from the cache, or decoded into it, or into memory without one.
 
     Raises:
         InputError: one class, labels out of range, a side that lacks a class, a cap below the class count, more
-            pixels than are held, too many unreadable pictures, or held-out pictures that are all copies.
+            pixels than can be held, too many unreadable pictures, or held-out pictures that are all copies.
     """
     chosen = _chosen(name, catalogue, choice)
     count = sum(len(part.indices) for part in chosen.parts)
-    require_memory(name, count, choice.image_size)
     tally = _Tally(name, choice.unreadable_limit(count))
-    rows = np.empty((count, choice.image_size, choice.image_size, 3), dtype=np.uint8)
+    size, classes = choice.image_size, catalogue.class_names
+
+    def decoded() -> Iterator[Images]:
+        return _decoded(catalogue, chosen, size, tally)
+
+    def found_out(rows: Images) -> _Facts:
+        return _facts(name, classes, chosen, rows, tally.skipped)
+
+    why_not = ""
+    if cache is not None and catalogue.fingerprint:
+        try:
+            key = _key(catalogue, chosen, size)
+            rows, facts = stored(cache, key, size, count, decoded, lambda rows: found_out(rows).as_json())
+            known = _Facts.from_json(facts)
+            require_few(name, known.skipped, choice.unreadable_limit(count))
+            return _image_set(name, classes, chosen, rows, known)
+        except CacheUnusableError as error:
+            why_not = str(error)
+            tally.skipped.clear()
+    require_memory(name, count, size, why_not)
+    rows = np.empty((count, size, size, 3), dtype=np.uint8)
     filled = 0
-    for image in _decoded(catalogue, chosen, choice.image_size, tally):
-        rows[filled] = image
-        filled += 1
-    facts = _facts(name, catalogue.class_names, chosen, rows[:filled], tally.skipped)
-    return _image_set(name, catalogue.class_names, chosen, rows[:filled], facts)
+    for filled, image in enumerate(decoded(), start=1):
+        rows[filled - 1] = image
+    data = _image_set(name, classes, chosen, rows[:filled], found_out(rows[:filled]))
+    return replace(data, source=f"{data.source}; not cached: {why_not}") if why_not else data
+
+
+def _key(catalogue: Catalogue, chosen: "_Chosen", size: int) -> str:
+    """sha256 over everything that the pixels and what is found out from them depend on.
+
+    Not over how the pictures came to be chosen: two seeds that choose the same share an entry.
+    """
+    facts = [_VERSION, PIL.__version__, catalogue.fingerprint, catalogue.class_names, size]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for part in chosen.parts:
+        digest.update(f"{part.side} {len(part.indices)}".encode())
+        digest.update(np.ascontiguousarray(part.indices, dtype="<i8").data)
+        digest.update(np.ascontiguousarray(part.labels, dtype="<i8").data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -138,6 +175,14 @@ class _Facts:
     digest: str
     copies: int
     skipped: tuple[_Skipped, ...]
+
+    def as_json(self) -> Facts:
+        skipped = [[one.part, one.position, one.name, one.reason] for one in self.skipped]
+        return {"digest": self.digest, "copies": self.copies, "skipped": skipped}
+
+    @classmethod
+    def from_json(cls, facts: Facts) -> "_Facts":
+        return cls(facts["digest"], facts["copies"], tuple(_Skipped(*one) for one in facts["skipped"]))
 
 
 class _Tally:

@@ -92,7 +92,7 @@ class _Archive:
         chunk: list[tuple[str, bytes | str]] = []
         held = 0
         for member, content in zip(members, self.packed.contents(members), strict=True):
-            chunk.append((f"{self.path}:{member.name}", content))
+            chunk.append((f"{self.path.name}:{member.name}", content))
             held += len(content)
             if len(chunk) == _CHUNK_COUNT or held > _CHUNK_BYTES:
                 yield chunk

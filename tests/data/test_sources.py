@@ -250,14 +250,14 @@ def test_a_damaged_picture_is_skipped_by_name(
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "photos.txt").write_text("no photo")
-    with pytest.raises(InputError, match="no known kind.*zip"):
+    with pytest.raises(InputError, match=r"no known kind.*zip"):
         load_data(str(tmp_path / "photos.txt"), image_size=SIZE)
 
 
 def test_more_than_memory_holds_is_refused_before_decoding(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvit_search.data._base._MAX_BYTES", 10_000)
     with pytest.raises(InputError, match="--images"):
-        load_data(str(split_folder), image_size=SIZE)
+        load_data(str(split_folder), image_size=SIZE, cache=False)
 
 
 def test_digits_keep_to_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
