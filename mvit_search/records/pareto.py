@@ -1,4 +1,4 @@
-"""Pareto order of (latency, top-1): lower latency and higher accuracy are better."""
+"""Pareto order of (latency, top-1 or score): lower latency and a higher value are better."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,15 +6,15 @@ from mvit_search.records.record import Record
 
 
 def pareto_front(records: Iterable[Record]) -> tuple[Record, ...]:
-    """Trained records that no other beats in one objective without losing in the other, fastest first.
+    """Records that succeeded and that no other beats in one objective without losing in the other, fastest first.
 
-    Of several records with equal latency and equal top-1 the one with the lowest number stays.
+    Of several records with equal latency and equal value the one with the lowest number stays.
     """
-    trained = [record for record in records if record.outcome == "trained"]
-    trained.sort(key=lambda record: (record.latency_ms, -record.top1, record.number))
+    succeeded = [record for record in records if record.succeeded]
+    succeeded.sort(key=lambda record: (record.latency_ms, -record.value, record.number))
     front: list[Record] = []
-    for record in trained:
-        if not front or record.top1 > front[-1].top1:
+    for record in succeeded:
+        if not front or record.value > front[-1].value:
             front.append(record)
     return tuple(front)
 
@@ -33,8 +33,8 @@ def hypervolume(points: Sequence[tuple[float, float]], worst_latency_ms: float) 
 
 
 def best(front: Sequence[Record]) -> Record:
-    """The most accurate; of equals the fastest."""
-    return max(front, key=lambda record: (record.top1, -record.latency_ms))
+    """The most accurate, or the highest scored; of equals the fastest."""
+    return max(front, key=lambda record: (record.value, -record.latency_ms))
 
 
 def knee(front: Sequence[Record]) -> Record:
@@ -47,10 +47,10 @@ def knee(front: Sequence[Record]) -> Record:
     ordered = sorted(front, key=lambda record: record.latency_ms)
     first, last = ordered[0], ordered[-1]
     width = last.latency_ms - first.latency_ms
-    height = last.top1 - first.top1
+    height = last.value - first.value
 
     def above_line(record: Record) -> float:
-        return (record.top1 - first.top1) / height - (record.latency_ms - first.latency_ms) / width
+        return (record.value - first.value) / height - (record.latency_ms - first.latency_ms) / width
 
     return max(ordered, key=above_line)
 

@@ -9,7 +9,7 @@ from mvit_search.architecture import MobileViTConfig
 from mvit_search.latency import Latency
 
 Origin = Literal["preset", "initial", "sampler"]
-Outcome = Literal["trained", "failed"]
+Outcome = Literal["trained", "scored", "failed"]
 
 
 class LatencyFact(BaseModel):
@@ -42,8 +42,9 @@ class Record(BaseModel):
         trial: the Optuna trial that proposed it; None for a preset outside the space.
         origin: where it came from; `initial` = drawn inside the limits for the first generation.
         latency: None only if it could not be had, which makes the record a failed one.
-        top1_by_seed: proxy accuracy on held-out images, 0..1, by training seed; empty if it failed.
-        train_seconds: time its trainings took, in total.
+        top1_by_seed: proxy accuracy on held-out images, 0..1, by training seed; empty if it was not trained.
+        score_by_seed: zero-cost score by seed, larger is better, in a run that trains nothing; else empty.
+        train_seconds: time its trainings, or its scores, took in total.
         error: why it failed.
     """
 
@@ -61,6 +62,7 @@ class Record(BaseModel):
     peak_activation_bytes: int
     latency: LatencyFact | None
     top1_by_seed: dict[int, float] = Field(default_factory=dict)
+    score_by_seed: dict[int, float] = Field(default_factory=dict)
     train_seconds: float = 0.0
     error: str | None = None
 
@@ -68,7 +70,32 @@ class Record(BaseModel):
     def _complete(self) -> Self:
         if self.outcome == "trained" and (self.latency is None or not self.top1_by_seed):
             raise ValueError("a trained record has a latency and a top-1")
+        if self.outcome == "scored" and (self.latency is None or not self.score_by_seed):
+            raise ValueError("a scored record has a latency and a score")
+        if self.top1_by_seed and self.score_by_seed:
+            raise ValueError("a record has top-1 or scores, not both")
         return self
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has both objectives."""
+        return self.outcome != "failed"
+
+    @property
+    def value_by_seed(self) -> dict[int, float]:
+        """What the run maximises, by seed: top-1, or a zero-cost score."""
+        return self.score_by_seed or self.top1_by_seed
+
+    @property
+    def value(self) -> float:
+        """Mean over seeds of what the run maximises; only for a record that succeeded."""
+        return statistics.fmean(self.value_by_seed.values())
+
+    @property
+    def value_std(self) -> float | None:
+        """Sample standard deviation over seeds; None with fewer than two."""
+        values = list(self.value_by_seed.values())
+        return statistics.stdev(values) if len(values) > 1 else None
 
     @property
     def latency_ms(self) -> float:
@@ -83,14 +110,21 @@ class Record(BaseModel):
 
     @property
     def top1_std(self) -> float | None:
-        """Sample standard deviation over seeds; None with fewer than two."""
-        values = list(self.top1_by_seed.values())
-        return statistics.stdev(values) if len(values) > 1 else None
+        """Sample standard deviation of the top-1 over seeds; None with fewer than two."""
+        return self.value_std if self.top1_by_seed else None
 
     def row(self, run: str) -> dict[str, Any]:
-        """The keys of the CLI's JSON contract for a point of the front."""
+        """The keys of the CLI's JSON contract for a point of the front.
+
+        A scored record has three more, and no top-1: nobody should read a score as an accuracy.
+        """
         trained = self.outcome == "trained"
         latency = self.latency
+        score = {} if self.outcome != "scored" else {
+            "score": self.value,
+            "score_std": self.value_std,
+            "score_by_seed": {str(seed): value for seed, value in self.score_by_seed.items()},
+        }  # fmt: skip
         return {
             "ref": f"{run}/{self.number}",
             "name": self.name,
@@ -108,6 +142,7 @@ class Record(BaseModel):
             "top1": self.top1 if trained else None,
             "top1_std": self.top1_std if trained else None,
             "top1_by_seed": {str(seed): value for seed, value in self.top1_by_seed.items()},
+            **score,
             "train_seconds": self.train_seconds,
             "error": self.error,
             "digest": self.digest,

@@ -23,6 +23,8 @@ _COLUMNS = (
     "latency_ms", "latency_low_ms", "latency_high_ms", "latency_source", "latency_target", "latency_protocol",
     "top1", "top1_std", "top1_by_seed", "train_seconds", "error", "digest", "config",
 )  # fmt: skip
+_SCORE_COLUMNS = ("score", "score_std", "score_by_seed")
+"""Only in the files of a run that scored its candidates and trained none."""
 _JSON_COLUMNS = ("top1_by_seed", "config")
 
 
@@ -71,7 +73,7 @@ class RunFolder:
         try:
             with path.open(encoding="utf-8", newline="") as stream:
                 reader = csv.DictReader(stream)
-                if tuple(reader.fieldnames or ()) != _COLUMNS:
+                if tuple(reader.fieldnames or ()) not in (_COLUMNS, (*_COLUMNS, *_SCORE_COLUMNS)):
                     raise ValueError("its columns are not those of a candidates.csv")
                 return tuple(_record(row) for row in reader)
         except FileNotFoundError:
@@ -110,11 +112,16 @@ class RunFolder:
         raise UnknownNameError("candidate", selector, ("best", "knee", "@5ms", "a number"))
 
     def _csv(self, records: Iterable[Record]) -> str:
+        chosen = list(records)
+        scored = any(record.score_by_seed for record in chosen)
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
+        columns = (*_COLUMNS, *_SCORE_COLUMNS) if scored else _COLUMNS
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
-        for record in records:
+        for record in chosen:
             row = record.row(self.name)
+            if "score_by_seed" in row:
+                row["score_by_seed"] = json.dumps(row["score_by_seed"], separators=(",", ":"))
             latency = record.latency
             row |= {"latency_target": latency.target, "latency_protocol": latency.protocol} if latency else {}
             row |= {key: json.dumps(row[key], separators=(",", ":")) for key in _JSON_COLUMNS}
@@ -153,5 +160,6 @@ def _record(row: dict[str, str]) -> Record:
         **{key: row[key] for key in ("origin", "outcome", "digest")},
         **{key: int(row[key]) for key in ("params", "macs", "weight_bytes", "peak_activation_bytes")},
         "train_seconds": float(row["train_seconds"]),
+        "score_by_seed": json.loads(row.get("score_by_seed") or "{}"),
         **{key: json.loads(row[key]) for key in _JSON_COLUMNS},
     })  # fmt: skip

@@ -254,3 +254,32 @@ def test_a_folder_that_is_no_run(tmp_path):
         find_run("nothing", tmp_path)
     with pytest.raises(InputError, match="is it the folder of a run"):
         RunFolder(tmp_path).read_run()
+
+
+def scored(number: int, latency_ms: float, *scores: float) -> Record:
+    plain = make_record(number, latency_ms, 0.5)
+    values = {"outcome": "scored", "top1_by_seed": {}, "score_by_seed": dict(enumerate(scores))}
+    return Record.model_validate({**plain.model_dump(), **values})
+
+
+def test_a_score_takes_the_place_of_top1_and_is_never_called_so(tmp_path):
+    records = [scored(0, 5.0, -70.5, -71.5), scored(1, 4.0, -80.0), make_record(2, 3.0)]
+    front = pareto_front(records)
+    assert [r.number for r in front] == [1, 0]
+    assert best(front) is records[0]
+    row = records[0].row("run")
+    assert (row["top1"], row["top1_std"], row["top1_by_seed"]) == (None, None, {})
+    assert (row["score"], row["score_by_seed"]) == (-71.0, {"0": -70.5, "1": -71.5})
+    assert row["score_std"] == pytest.approx(0.5**0.5)
+    assert "score" not in make_record(0, 1.0, 0.5).row("run")
+    folder = RunFolder(tmp_path)
+    folder.write_results({}, records)
+    assert folder.records() == tuple(records)
+    folder.write_results({}, [make_record(0, 1.0, 0.5)])
+    assert "score" not in (tmp_path / "candidates.csv").read_text()
+
+
+@pytest.mark.parametrize("change", [{"score_by_seed": {}}, {"top1_by_seed": {0: 0.5}}, {"latency": None}])
+def test_a_scored_record_is_whole(change):
+    with pytest.raises(ValueError, match="record has"):
+        Record.model_validate({**scored(0, 1.0, 3.0).model_dump(), **change})
