@@ -101,7 +101,10 @@ class Batches:
         cos, sin = angle.cos(), angle.sin()
         matrix = torch.stack((cos * width * side, -sin * height, x, sin * width * side, cos * height, y), dim=1)
         grid = F.affine_grid(matrix.reshape(-1, 2, 3).to(images.device), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        # A crop that ends at the image's edge repeats its last half pixel, as resizing a crop does; no black line.
+        inside = recipe.area_high <= 1 and not recipe.max_shift and not recipe.max_rotation_degrees
+        padding = "border" if inside else "zeros"
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def _resident(images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class ProxyResult:
     """One training of one candidate with one seed.
 
     Attributes:
-        rungs: the scores on the way, the final one last.
+        rungs: the scores on the way, the final one last; none if it was stopped before the first.
         steps: optimiser steps taken.
         images_per_second: training images seen per second of training, scoring left out.
         largest_batch: images that went through the network at once: the recipe's batch, or what fitted in memory.
@@ -52,6 +52,7 @@ class ProxyResult:
 
     @property
     def epochs(self) -> int:
+        """Epochs trained when it was last scored."""
         return self.rungs[-1].epoch
 
     @property

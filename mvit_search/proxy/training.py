@@ -31,6 +31,7 @@ def train(
     rungs: Collection[int] = (),
     until: int | None = None,
     checkpoint: Path | None = None,
+    stop: Callable[[], bool] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> ProxyResult:
     """Train `config` from scratch on the training images and score it on the held-out ones.
@@ -51,6 +52,8 @@ def train(
         rungs: epochs after which it is scored, besides the last. Scoring changes nothing of the training.
         until: stop after this epoch, score, and leave the rest of the schedule for later; None trains to the end.
         checkpoint: file that the training is carried on from, where it exists, and is saved to at every rung.
+        stop: asked after every epoch; once it says so the training is saved and left as it is. Its result then has
+            the rungs so far, which may be none.
         on_epoch: called after every epoch with its number, from 1, and the mean training loss.
 
     Raises:
@@ -68,7 +71,7 @@ def train(
                 session = TrainingSession(
                     config, data, recipe, seed=seed, device=device, share=share, largest_batch=part
                 )
-                return _run(session, {*rungs, until or recipe.epochs}, checkpoint, on_epoch)
+                return _run(session, {*rungs, until or recipe.epochs}, checkpoint, stop, on_epoch)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -81,10 +84,14 @@ def train(
             _give_back(torch.device(device), checkpoint)
 
 
-def _run(session: TrainingSession, rungs: set[int], checkpoint: Path | None, on_epoch: OnEpoch | None) -> ProxyResult:
+def _run(
+    session: TrainingSession, rungs: set[int], checkpoint: Path | None, stop: Callable[[], bool] | None,
+    on_epoch: OnEpoch | None,
+) -> ProxyResult:  # fmt: skip
     if checkpoint is not None and checkpoint.exists():
         session.load(checkpoint)
     last = min(max(rungs), session.recipe.epochs)
+    rungs = {epoch for epoch in rungs if epoch < last} | {last}
     trained, first = 0.0, session.image_steps
     while session.epoch < last:
         start = time.perf_counter()
@@ -92,10 +99,13 @@ def _run(session: TrainingSession, rungs: set[int], checkpoint: Path | None, on_
         trained += time.perf_counter() - start
         if on_epoch is not None:
             on_epoch(session.epoch, loss)
-        if session.epoch in rungs or session.epoch == last:
+        if session.epoch in rungs:
             session.score()
-            if checkpoint is not None:
-                session.save(checkpoint)
+        stopped = stop is not None and stop()
+        if checkpoint is not None and (session.epoch in rungs or stopped):
+            session.save(checkpoint)
+        if stopped:
+            break
     rate = (session.image_steps - first) / trained if trained else 0.0
     return ProxyResult(tuple(session.rungs), session.steps, rate, session.largest_batch)
 

@@ -10,8 +10,10 @@ from torch import nn
 from mvit_search.architecture import ConvStage, MobileViTConfig, MobileViTStage
 from mvit_search.data import ImageSet, load_data
 from mvit_search.errors import InputError, TrainingDiverged
-from mvit_search.proxy import ProxyResult, Recipe, default_recipe, train, training
+from mvit_search.proxy import ProxyResult, Recipe, default_recipe, train
 from mvit_search.proxy.batches import Batches
+from mvit_search.proxy.scoring import evaluate, recalibrate
+from mvit_search.proxy.session import TrainingSession, build
 
 TINY = MobileViTConfig(
     image_size=(16, 16),
@@ -35,10 +37,13 @@ def run(data: ImageSet, recipe: Recipe = FAST, *, seed: int = 0) -> ProxyResult:
 
 
 def weights_after_fit(data: ImageSet, recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
-    network = training.build(TINY, data.num_classes, seed, torch.device("cpu"))
-    batches = Batches(data, recipe, torch.device("cpu"), torch.Generator().manual_seed(seed))
-    training.fit(network, batches, recipe)
-    return network.state_dict()
+    session = TrainingSession(TINY, data, recipe, seed=seed)
+    session.advance()
+    return session.network.state_dict()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def replaced(data: ImageSet, **changes: object) -> ImageSet:
@@ -91,13 +96,12 @@ def test_an_absurd_learning_rate_diverges_by_name(digits: ImageSet) -> None:
 
 
 def test_nan_weights_diverge_by_name(digits: ImageSet) -> None:
-    network = training.build(TINY, 10, 0, torch.device("cpu"))
-    nn.init.constant_(network.head.classifier.weight, float("nan"))
-    batches = Batches(digits, FAST, torch.device("cpu"), torch.Generator().manual_seed(0))
+    session = TrainingSession(TINY, digits, FAST, seed=0)
+    nn.init.constant_(session.network.head.classifier.weight, float("nan"))
     with pytest.raises(TrainingDiverged, match="training loss at step 1"):
-        training.fit(network, batches, FAST)
+        session.advance()
     with pytest.raises(TrainingDiverged, match="held-out loss"):
-        training.evaluate(network, batches, digits)
+        session.score()
 
 
 def test_ctrl_c_passes_through_and_restores_the_threads(digits: ImageSet) -> None:
@@ -124,9 +128,8 @@ def test_held_out_images_do_not_touch_the_weights(digits: ImageSet) -> None:
 
 def test_recalibration_uses_training_images_alone(digits: ImageSet) -> None:
     def statistics(data: ImageSet) -> torch.Tensor:
-        network = training.build(TINY, 10, 0, torch.device("cpu"))
-        batches = Batches(data, FAST, torch.device("cpu"), torch.Generator().manual_seed(0))
-        training.recalibrate(network, batches)
+        network = build(TINY, 10, 0, torch.device("cpu"))
+        recalibrate(network, Batches(data, FAST, torch.device("cpu")), seeded())
         return network.stem.norm.running_var
 
     assert torch.equal(statistics(digits), statistics(replaced(digits, val_images=255 - digits.val_images)))
@@ -141,21 +144,18 @@ def test_recalibration_parts_are_near_equal(digits: ImageSet, images: int, sizes
     pixels, labels = np.repeat(digits.train_images, 2, axis=0), np.repeat(digits.train_labels, 2)
     data = replaced(digits, train_images=pixels, train_labels=labels)
     recipe = FAST.model_copy(update={"recalibration_images": images})
-    batches = Batches(data, recipe, torch.device("cpu"), torch.Generator().manual_seed(0))
-    assert [len(part) for part in batches.recalibration(128)] == sizes
+    batches = Batches(data, recipe, torch.device("cpu"))
+    assert [len(part) for part in batches.recalibration(128, seeded())] == sizes
 
 
 def test_every_recalibration_image_weighs_the_same(digits: ImageSet) -> None:
     """The statistics over 130 images in two parts are those of all 130 at once."""
-    still = {"max_rotation_degrees": 0.0, "view_low": 1.0, "view_high": 1.0, "max_shift": 0.0}
+    still = {"max_rotation_degrees": 0.0, "area_low": 1.0, "area_high": 1.0, "max_shift": 0.0}
     recipe = FAST.model_copy(update={"recalibration_images": 130, **still})
-
-    def batches() -> Batches:
-        return Batches(digits, recipe, torch.device("cpu"), torch.Generator().manual_seed(0))
-
-    network = training.build(TINY, 10, 0, torch.device("cpu"))
-    training.recalibrate(network, batches())
-    (together,) = batches().recalibration(130)
+    batches = Batches(digits, recipe, torch.device("cpu"))
+    network = build(TINY, 10, 0, torch.device("cpu"))
+    recalibrate(network, batches, seeded())
+    (together,) = batches.recalibration(130, seeded())
     expected = network.stem.conv(together).mean(dim=(0, 2, 3))
     torch.testing.assert_close(network.stem.norm.running_mean, expected, rtol=1e-4, atol=1e-5)
 
@@ -165,31 +165,9 @@ def test_top1_is_the_share_of_held_out_images_that_are_right(digits: ImageSet) -
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.eye(10)[torch.full((len(images),), 3)]
 
-    batches = Batches(digits, FAST, torch.device("cpu"), torch.Generator())
-    top1, loss = training.evaluate(Always(), batches, digits)
+    top1, loss = evaluate(Always(), Batches(digits, FAST, torch.device("cpu")), digits)
     assert top1 == pytest.approx(float((digits.val_labels == 3).mean()))
     assert loss > 0
-
-
-def test_no_decay_on_norms_and_biases() -> None:
-    network = training.build(TINY, 10, 0, torch.device("cpu"))
-    decayed, free = training.optimiser(network, FAST).param_groups
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    assert decayed["weight_decay"] == FAST.weight_decay
-    assert free["weight_decay"] == 0
-    assert len(decayed["params"]) + len(free["params"]) == len(names)
-    assert not [names[id(p)] for p in decayed["params"] if "norm" in names[id(p)] or names[id(p)].endswith("bias")]
-    assert all("norm" in names[id(p)] or names[id(p)].endswith("bias") for p in free["params"])
-
-
-def test_the_learning_rate_rises_then_falls_to_zero() -> None:
-    recipe = FAST.model_copy(update={"epochs": 4, "warmup_epochs": 1.0})
-    rates = [training.learning_rate(recipe, step, 10) for step in range(40)]
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[9] == rates[10] == max(rates) == recipe.learning_rate
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert 0 < rates[-1] < 0.01 * recipe.learning_rate
-    assert training.learning_rate(recipe.model_copy(update={"epochs": 1, "warmup_epochs": 9.0}), 0, 1) > 0
 
 
 def test_fewer_images_than_a_batch_is_one_clear_line(digits: ImageSet) -> None:
@@ -205,13 +183,13 @@ def test_data_of_another_resolution_is_refused(digits: ImageSet) -> None:
 
 def test_a_share_of_the_resolution_scales_what_the_network_sees(digits: ImageSet) -> None:
     seen = set()
-    batches = Batches(digits, FAST, torch.device("cpu"), torch.Generator().manual_seed(0), share=0.75)
-    for images, _ in (next(batches.epoch()), next(batches.held_out(digits, 8))):
+    batches = Batches(digits, FAST, torch.device("cpu"), share=0.75)
+    for images, _ in (next(batches.epoch(seeded())), next(batches.held_out(digits, 8))):
         seen.add(tuple(images.shape[-2:]))
-    seen.add(tuple(next(batches.recalibration(32)).shape[-2:]))
+    seen.add(tuple(next(batches.recalibration(32, seeded())).shape[-2:]))
     assert seen == {(12, 12)}
-    whole = Batches(digits, FAST, torch.device("cpu"), torch.Generator().manual_seed(0), share=1.0)
-    assert next(whole.epoch())[0].shape[-2:] == (16, 16)
+    whole = Batches(digits, FAST, torch.device("cpu"), share=1.0)
+    assert next(whole.epoch(seeded()))[0].shape[-2:] == (16, 16)
     assert train(TINY, digits, FAST, seed=0, threads=1, share=1.0).top1 == run(digits).top1
     assert train(TINY, digits, FAST, seed=0, threads=1, share=0.5).loss != run(digits).loss
 
