@@ -75,7 +75,7 @@ def extrapolated_proxies(found: Measured) -> list[Proxy]:
 
 
 def _proxy(found: Measured, words: str, used: Sequence[int], scores: BySeed) -> Proxy:
-    name = f"{found.reference.fidelity} continued from epoch {used[-1]} ({words})"
+    name = f"{found.reference.fidelity}, epoch {used[-1]} continued ({words})"
     listed = ", ".join(map(str, used))
     source = f"top-1 at epochs {listed} continued to {found.reference.epochs} by {words}"
     seconds, steps = found.rung_costs[used[-1]]

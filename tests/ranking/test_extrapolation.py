@@ -54,7 +54,7 @@ def test_a_proxy_costs_what_its_last_rung_costs_and_never_sees_the_end():
     found = measured(rows)
     proxies = {proxy.name: proxy for proxy in extrapolated_proxies(found)}
     assert len(proxies) == 5  # to 2, 4 and 8 by the slope, to 4 and 8 by the power law
-    one = proxies["32px-5000img-12ep continued from epoch 4 (power law)"]
+    one = proxies["32px-5000img-12ep, epoch 4 continued (power law)"]
     assert (one.cpu_seconds, one.image_steps, sorted(one.scores)) == (100.0, 20_000, [0, 1])
     changed = [r if r.epoch != 12 else r.__class__(**{**vars(r), "top1": 1 - r.top1}) for r in rows]
     again = {proxy.name: proxy for proxy in extrapolated_proxies(measured(changed))}
