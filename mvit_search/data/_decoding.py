@@ -20,7 +20,7 @@ from mvit_search.errors import InputError
 # What Pillow's decoders raise on damaged or hostile files.
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error,
-    zlib.error, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 _MAX_THREADS = 16
 _CHUNK = 16  # files handed to a thread at once
