@@ -28,6 +28,7 @@ from mvit_search.data.digits import digits
 from mvit_search.data.folder import image_folder
 from mvit_search.data.hf_datasets import hf_datasets
 from mvit_search.data.npz import npz
+from mvit_search.data.webdataset import webdataset
 from mvit_search.errors import InputError, UnknownNameError
 
 __all__ = ["BUILT_IN", "EXTENSIONS", "OPENERS", "Cache", "ImageSet", "load_data"]
@@ -39,6 +40,7 @@ OPENERS: dict[str, Callable[[str, int], Catalogue]] = {
     "cifar": cifar,
     "npz": npz,
     "datasets": hf_datasets,
+    "webdataset": webdataset,
 }
 """`name:argument` -> its source; `_detecting.py` gives a bare path one of these names."""
 

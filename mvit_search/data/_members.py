@@ -28,7 +28,7 @@ _DAMAGED = (
     NotImplementedError, RuntimeError,
 )  # fmt: skip
 _DECOMPRESSORS: dict[bytes, Callable[[Any], io.BufferedIOBase]] = {
-    b"\x1f\x8b": gzip.GzipFile,
+    b"\x1f\x8b": lambda packed: gzip.GzipFile(fileobj=packed),
     b"\xfd7zXZ\0": lzma.LZMAFile,
     b"BZh": bz2.BZ2File,
 }

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mvit_search.data._arrays import ArrayCatalogue, Pixels, whole_labels
+from mvit_search.data._arrays import ArrayCatalogue, Pixels
 from mvit_search.data._base import Images, Labels
 from mvit_search.data._catalogue import Catalogue, Side
+from mvit_search.data._labels import whole_labels
 from mvit_search.errors import InputError
 
 _PIXELS = 3 * 32 * 32

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvit_search.data._arrays import counted_classes, named_classes, whole_labels
 from mvit_search.data._base import Images, Labels
 from mvit_search.data._catalogue import Catalogue, Side, Unreadable
 from mvit_search.data._decoding import in_order, picture
+from mvit_search.data._labels import labelled
 from mvit_search.errors import InputError
 
 _HELD_OUT = ("validation", "val", "valid", "dev", "test")
@@ -194,28 +194,13 @@ def _labels(
             row = next(i for i, cell in enumerate(cells) if not cell.is_valid)
             raise InputError("data", f"{root} ({side})", f"row {row} has no {column}", "remove rows without a label")
     where = {side: f"{root} ({side}): {column}" for side in splits}
-    if isinstance(feature, datasets.ClassLabel):
-        names = tuple(str(name) for name in feature.names)
-        whole = {side: cells.to_numpy() for side, cells in values.items()}
-        return names, {side: whole_labels(where[side], cells, len(names)) for side, cells in whole.items()}
-    if str(feature.dtype).endswith("string"):
-        names, train = named_classes(values["train"].to_pylist())
-        labels: dict[Side, Labels] = {"train": train}
-        if "val" in values:
-            place = {name: number for number, name in enumerate(names)}
-            words = values["val"].to_pylist()
-            strange = next((row for row, word in enumerate(words) if word not in place), None)
-            if strange is not None:
-                rule = f"label {words[strange]!r} of row {strange} occurs in no training row"
-                raise InputError("data", where["val"], rule, "both sides need the same classes")
-            labels["val"] = np.array([place[word] for word in words], dtype=np.int64)
-        return names, labels
-    train = whole_labels(where["train"], values["train"].to_numpy(), None)
-    names = counted_classes(where["train"], train)
-    numbers: dict[Side, Labels] = {"train": train}
-    if "val" in values:
-        numbers["val"] = whole_labels(where["val"], values["val"].to_numpy(), len(names))
-    return names, numbers
+    words = str(feature.dtype).endswith("string")
+    stored = {
+        side: np.array(cells.to_pylist(), dtype=np.str_) if words else cells.to_numpy()
+        for side, cells in values.items()
+    }
+    names = tuple(str(name) for name in feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    return labelled(where, stored, names)
 
 
 def _undecoded(rows: Any, column: str) -> Any:

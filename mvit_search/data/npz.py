@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from mvit_search.data._arrays import ArrayCatalogue, Pixels, counted_classes, named_classes, whole_labels
-from mvit_search.data._base import Labels
+from mvit_search.data._arrays import ArrayCatalogue, Pixels
 from mvit_search.data._catalogue import Catalogue, Side
+from mvit_search.data._labels import labelled
 from mvit_search.errors import InputError
 
 _Split = Literal["train", "val", "test", "all"]
@@ -53,16 +53,19 @@ def npz(argument: str, seed: int) -> Catalogue:
     arrays = _arrays(path)
     sides, used = _sides(str(path), arrays)
     images: dict[Side, Pixels] = {}
-    raw_labels: dict[Side, Pixels] = {}
+    stored: dict[Side, Pixels] = {}
+    where: dict[Side, str] = {}
     for side, (image_name, label_name) in sides.items():
         images[side] = _channels_last(f"{path}:{image_name}", arrays[image_name])
-        raw_labels[side] = arrays[label_name]
-        if raw_labels[side].ndim == 0 or len(raw_labels[side]) != len(images[side]):
-            shape = raw_labels[side].shape
-            rule = f"has shape {shape}, but {image_name} holds {len(images[side])} images"
-            raise InputError("data", f"{path}:{label_name}", rule, "store one label for each image")
+        where[side] = f"{path}:{label_name}"
+        values = arrays[label_name]
+        if values.ndim == 0 or len(values) != len(images[side]):
+            rule = f"has shape {values.shape}, but {image_name} holds {len(images[side])} images"
+            raise InputError("data", where[side], rule, "store one label for each image")
+        stored[side] = _from_rows(where[side], values)
     scale = _scale(path, sides, images)
-    names, labels = _labels(path, sides, raw_labels, next((arrays[n] for n in _NAMES if n in arrays), None))
+    named = next((arrays[name] for name in _NAMES if name in arrays), None)
+    names, labels = labelled(where, stored, None if named is None else tuple(str(name) for name in np.ravel(named)))
     return ArrayCatalogue(names, labels, f".npz file with {used}", images, scale)
 
 
@@ -177,36 +180,6 @@ def _refuse_pixel(where: str, images: Pixels, top: int) -> None:
     finite = bool(np.isfinite(value))
     rule = f"image {index} has a pixel of {value}" + (f", outside 0..{top}" if finite else "")
     raise InputError("data", where, rule, "pixels are 0..1 or 0..255" if images.dtype.kind == "f" else "mend it")
-
-
-def _labels(
-    path: Path, sides: dict[Side, tuple[str, str]], raw: dict[Side, Pixels], named: Pixels | None
-) -> tuple[tuple[str, ...], dict[Side, Labels]]:
-    """(class names, labels of each side).
-
-    Raises:
-        InputError: as in `npz`.
-    """
-    where = {side: f"{path}:{names[1]}" for side, names in sides.items()}
-    names = None if named is None else tuple(str(name) for name in np.ravel(named))
-    if all(values.dtype.kind == "U" and values.ndim == 1 for values in raw.values()):
-        classes, train = named_classes([str(word) for word in raw["train"]])
-        labels = {"train": train}
-        if "val" in raw:
-            place = {name: label for label, name in enumerate(classes)}
-            strange = next(((i, str(word)) for i, word in enumerate(raw["val"]) if str(word) not in place), None)
-            if strange is not None:
-                rule = f"label {strange[1]!r} of image {strange[0]} occurs in no training image"
-                raise InputError("data", where["val"], rule, "both sides need the same classes")
-            labels["val"] = np.array([place[str(word)] for word in raw["val"]], dtype=np.int64)
-        return classes, {side: labels[side] for side in sides}
-    plain = {side: _from_rows(where[side], values) for side, values in raw.items()}
-    train = whole_labels(where["train"], plain["train"], None if names is None else len(names))
-    classes = counted_classes(where["train"], train) if names is None else names
-    return classes, {
-        side: train if side == "train" else whole_labels(where[side], values, len(classes))
-        for side, values in plain.items()
-    }
 
 
 def _from_rows(where: str, values: Pixels) -> Pixels:

@@ -203,7 +203,7 @@ def test_labels_that_name_no_class(tmp_path: Path) -> None:
     refused("negative", "label -1 of image 0", [-1, 0, 1] * 2, kind=whole)
     refused("beyond", r"\(val\).*label 3 of image 2 must be 0 to 2", LABELS, [0, 1, 3] * 2, kind=whole)
     words = datasets.Value("string")
-    refused("word", r"\(val\).*label 'z' of row 1 occurs in no", ["a", "b"] * 3, ["a", "z"] * 3, kind=words)
+    refused("word", r"\(val\).*label 'z' of image 1 occurs in no", ["a", "b"] * 3, ["a", "z"] * 3, kind=words)
 
 
 def test_what_is_no_saved_dataset(tmp_path: Path) -> None:
