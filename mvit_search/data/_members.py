@@ -196,8 +196,9 @@ def _listed_tar(path: Path, magic: bytes | None) -> _Tar:
                 elif not info.isdir():
                     passed_over += 1
                 tar.members.clear()  # it keeps all of them otherwise
-        if stream.last_block.strip(b"\0"):  # a damaged header also ends the listing
-            raise tarfile.ReadError(f"no valid header after {len(members)} members")
+        # A damaged header ends the listing too, and so does a cut between two members.
+        if stream.last_block != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"neither a header nor the end mark after {len(members)} members")
         stream.drain()
         if magic is not None:
             return _Tar(path, magic, members, passed_over, stream.digest)

@@ -37,6 +37,7 @@ def archive(argument: str, seed: int) -> Catalogue:
     if not argument or not path.is_file():
         raise InputError("data", argument, "no such archive")
     packed = opened(path)
+    _require_images(argument, packed.members)
     files = _below_one_folder(_image_members(packed.members))
     split = sides(argument, {parts[0] for parts in files if len(parts) > 2 or is_split(parts[0])})
     below = f", {packed.passed_over} members passed over (links, or unsafe names)" if packed.passed_over else ""
@@ -110,6 +111,19 @@ def _image_members(members: Sequence[Member]) -> dict[_Parts, Member]:
         if len(parts) > 1 and not hidden and parts[-1].lower().endswith(EXTENSIONS):
             found[parts] = member
     return found
+
+
+def _require_images(name: str, members: Sequence[Member]) -> None:
+    """Refuse what another source reads, and say which."""
+    if _image_members(members):
+        return
+    advice = f"expected {EXPECTED}"
+    names = {member.name.rpartition("/")[2] for member in members}
+    if names & {"data_batch_1", "data_batch_1.bin", "train.bin", "meta"}:
+        advice = f"CIFAR's own layout is read as cifar:{name}"
+    elif any(other.endswith((".cls", ".json")) for other in names):
+        advice = f"a WebDataset shard is read as webdataset:{name}"
+    raise InputError("data", name, "holds no class folder with images", advice)
 
 
 def _below_one_folder(files: dict[_Parts, Member]) -> dict[_Parts, Member]:
