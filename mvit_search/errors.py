@@ -14,10 +14,21 @@ Messages are one line: the field, the value, the rule it broke, and what to do.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class MvitSearchError(Exception):
     """Base of all errors raised on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process hands its errors over pickled, and would otherwise call constructors with a message alone.
+        return _restored, (type(self), str(self), self.__dict__)
+
+
+def _restored(kind: "type[MvitSearchError]", message: str, attributes: dict[str, Any]) -> MvitSearchError:
+    error = kind.__new__(kind, message)
+    error.__dict__.update(attributes)
+    return error
 
 
 class InputError(MvitSearchError):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mvit_search.errors import InputError
 from mvit_search.ranking.proxies import LATENCY, SIZE, Proxy
 from mvit_search.ranking.statistics import Agreement, Estimate, Spread
 
@@ -80,6 +81,12 @@ def recommend(judged: Sequence[Judged], threshold: float, reference_cost: tuple[
         first = f"None clears tau {threshold:.2f} with its whole interval. The best is {shown}."
     further = _too_few(able, clearing) + _against_baselines(chosen, threshold) + _luck(chosen, len(able))
     return Recommendation(threshold, bool(clearing), chosen, beats, (first, *further))
+
+
+def require_threshold(threshold: float) -> None:
+    """Raises InputError where `threshold` is no tau strictly between 0 and 1."""
+    if not 0 < threshold < 1:
+        raise InputError("--threshold", threshold, "must be above 0 and below 1", "it is a Kendall tau: 0.5 is usual")
 
 
 def estimate_words(estimate: Estimate) -> str:

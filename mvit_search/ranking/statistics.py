@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 DRAWS = 2000
 LEVEL = 0.95
+FEWEST_REPEATED = 5
+"""Candidates with several seeds below which their noise is not known well enough to speak of a ceiling."""
 
 
 class Estimate(NamedTuple):
@@ -153,16 +155,19 @@ def spread(values: Sequence[Sequence[float]]) -> Spread:
 
 
 def repeatability(values: Sequence[Sequence[float]], *, draws: int = DRAWS, seed: int = 0) -> Repeatability | None:
-    """What the noise between seeds leaves of any ranking; None where no candidate has two seeds or nothing varies.
+    """What the noise between seeds leaves of any ranking; None where fewer than 5 candidates have two seeds, or
+    nothing varies.
 
     The ceiling takes accuracies and scores as jointly normal: then tau = 2/pi asin(rho) (Greiner's relation), and a
     score without noise correlates with the noisy mean by the root of the reliability (Spearman 1904).
     """
-    found = spread(values) if len(values) > 1 else None
-    if found is None or found.corrected is None or not found.between:
+    repeated = [row for row in values if len(row) > 1]
+    if len(repeated) < FEWEST_REPEATED:
+        return None
+    found = spread(values)
+    if found.corrected is None or not found.between:
         return None
     reliability = (found.corrected / found.between) ** 2
-    repeated = [row for row in values if len(row) > 1]
     columns = np.array([row[: min(map(len, repeated))] for row in repeated]).T
     return Repeatability(
         _mean_pair_tau(columns, draws, seed), 2 / pi * asin(sqrt(reliability)), reliability, len(repeated)
@@ -172,7 +177,7 @@ def repeatability(values: Sequence[Sequence[float]], *, draws: int = DRAWS, seed
 def _mean_pair_tau(columns: Floats, draws: int, seed: int) -> Estimate | None:
     """Mean tau over all pairs of (seeds, n) rows."""
     pairs = [(i, j) for i in range(len(columns)) for j in range(i)]
-    if columns.shape[1] < 3 or any(_constant(row) for row in columns):
+    if any(_constant(row) for row in columns):
         return None
     weights = resamples(columns.shape[1], draws, seed)
     taus = np.mean([resampled_taus(columns[i], columns[j], weights) for i, j in pairs], axis=0)

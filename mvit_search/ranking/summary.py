@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from mvit_search.errors import InputError
 from mvit_search.ranking.combination import COMBINATION, combined_proxies
 from mvit_search.ranking.extrapolation import EXTRAPOLATION, extrapolated_proxies
 from mvit_search.ranking.proxies import (
@@ -20,7 +19,15 @@ from mvit_search.ranking.proxies import (
     measured,
     seeds_of,
 )  # fmt: skip
-from mvit_search.ranking.recommendation import BASELINES, THRESHOLD, Judged, OtherSeeds, Recommendation, recommend
+from mvit_search.ranking.recommendation import (
+    BASELINES,
+    THRESHOLD,
+    Judged,
+    OtherSeeds,
+    Recommendation,
+    recommend,
+    require_threshold,
+)
 from mvit_search.ranking.statistics import (
     DRAWS,
     Agreement,
@@ -77,12 +84,6 @@ def analyse(
         found, tuple(judged), spread(finals), repeatability(finals, draws=draws, seed=seed),
         recommend(judged, threshold, found.cost),
     )  # fmt: skip
-
-
-def require_threshold(threshold: float) -> None:
-    """Raises InputError where `threshold` is no tau strictly between 0 and 1."""
-    if not 0 < threshold < 1:
-        raise InputError("--threshold", threshold, "must be above 0 and below 1", "it is a Kendall tau: 0.5 is usual")
 
 
 class _Judge:

@@ -1,0 +1,244 @@
+"""Trainings in worker processes: resumable, chunked, and no failure costs more than its own row."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mvit_search.architecture import MobileViTConfig
+from mvit_search.data import load_data
+from mvit_search.errors import ConflictError, InputError
+from mvit_search.latency import load_target
+from mvit_search.profile import cost
+from mvit_search.proxy import default_recipe, train
+from mvit_search.ranking.candidates import Candidate, choose_candidates
+from mvit_search.ranking.check import CheckSettings, plan_check, run_check
+from mvit_search.ranking.fidelity import Fidelity, fidelity, ladders, subset
+from mvit_search.ranking.runner import Progress, jobs, run_jobs
+from mvit_search.ranking.worker import Job, WorkerSettings
+from mvit_search.records.table import TableRow, read_table
+from mvit_search.space import load_space
+from tests.proxy.test_training import TINY
+
+RECIPE = default_recipe("digits").changed(image_size=16, epochs=3)
+LONG = fidelity(RECIPE, 128, (1, 2))
+SHORT = fidelity(RECIPE.changed(epochs=1, warmup_epochs=0.2), 128)
+DIGITS = WorkerSettings("digits", images=200, held_out=100)
+
+
+def candidate(config: MobileViTConfig, name: str = "") -> Candidate:
+    costs = cost(config)
+    return Candidate(name, config, costs.params, costs.macs, 1.0)
+
+
+OTHER = TINY.model_copy(update={"stem_channels": 12})
+BOTH = (candidate(TINY), candidate(OTHER))
+
+
+@pytest.fixture(autouse=True)
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mvit_search.ranking import candidates
+
+    monkeypatch.setattr(candidates, "_POOL", 400)
+
+
+def facts(rows: tuple[TableRow, ...]) -> set[tuple[object, ...]]:
+    return {(r.digest, r.seed, r.fidelity, r.epoch, r.top1, r.loss, r.image_steps, r.error, r.score) for r in rows}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All trainings in one go."""
+    return run_jobs(jobs(BOTH, (LONG, SHORT), seeds=2, seeded=1), DIGITS, tmp_path_factory.mktemp("whole"), workers=2)
+
+
+@pytest.mark.slow
+def test_every_training_has_a_row_a_rung(whole: Path) -> None:
+    rows = read_table(whole)
+    assert {(r.digest, r.seed, r.fidelity, r.epoch) for r in rows} == {
+        (c.config.digest(), seed, way.name, epoch)
+        for c, seed in ((BOTH[0], 0), (BOTH[1], 0), (BOTH[0], 1))
+        for way in (LONG, SHORT)
+        for epoch in way.rungs
+    }
+    assert all(r.image_steps == r.epoch * 128 and r.cpu_seconds > 0 and not r.error for r in rows)
+    assert {r.recipe for r in rows if r.fidelity == LONG.name} == {RECIPE.digest()[:12]}
+    assert not list((whole.parent / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_row_is_what_training_gives(whole: Path) -> None:
+    data = subset(load_data("digits", image_size=16, max_images=200), 128, 100)
+    result = train(TINY, data, RECIPE, seed=1, threads=1)
+    (row,) = [r for r in read_table(whole) if r.seed == 1 and r.fidelity == LONG.name and r.epoch == 3]
+    assert (row.top1, row.loss) == (result.top1, round(result.loss, 6))
+    assert row.data == data.digest[:12]
+
+
+@pytest.mark.slow
+def test_chunks_of_no_length_add_up_to_the_whole(whole: Path, tmp_path: Path) -> None:
+    """Every chunk ends after an epoch at the latest; what it saved is carried on to the same bits."""
+    wanted = jobs(BOTH[:1], (LONG,))
+    told: list[Progress] = []
+    for _ in range(10):
+        table = run_jobs(wanted, DIGITS, tmp_path, workers=1, seconds=0.01, watch=told.append)
+        if told[-1].done == told[-1].total:
+            break
+    assert len([p for p in told if p.row is None]) > 2
+    own = {fact for fact in facts(read_table(whole)) if fact[0] == TINY.digest() and fact[1:3] == (0, LONG.name)}
+    assert facts(read_table(table)) == own
+    before = table.read_bytes()
+    run_jobs(wanted, DIGITS, tmp_path, workers=1)
+    assert table.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_killed_check_carries_on_to_the_same_table(whole: Path, tmp_path: Path) -> None:
+    code = (
+        "from tests.ranking.test_runner import *\n"
+        "if __name__ == '__main__':\n"
+        "    run_jobs(jobs(BOTH, (LONG, SHORT), seeds=2, seeded=1), DIGITS, Path(sys.argv[1]), workers=2)\n"
+    )
+    script = tmp_path / "check.py"
+    script.write_text(code)
+    out = tmp_path / "out"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    process = subprocess.Popen([sys.executable, script, out], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (out / "table.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    held = read_table(out / "table.csv")
+    assert len(held) > 0
+    table = run_jobs(jobs(BOTH, (LONG, SHORT), seeds=2, seeded=1), DIGITS, out, workers=2)
+    assert facts(read_table(table)) == facts(read_table(whole))
+    assert len(read_table(table)) == len(read_table(whole))
+
+
+@dataclass(frozen=True)
+class Deadly(Fidelity):
+    """Kills the worker process that opens it."""
+
+    @property
+    def image_steps(self) -> int:
+        return 0
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        if multiprocessing.parent_process() is not None:
+            os._exit(9)
+        self.__dict__.update(state)
+
+
+@pytest.mark.slow
+def test_a_dying_worker_and_a_diverging_candidate_are_rows(tmp_path: Path) -> None:
+    deadly = Deadly("deadly", RECIPE, 128, (3,))
+    diverging = Fidelity("diverging", RECIPE.changed(learning_rate=1e38), 128, (3,))
+    wanted = [Job(BOTH[0], 0, deadly), Job(BOTH[0], 0, diverging), Job(BOTH[1], 0, SHORT)]
+    rows = read_table(run_jobs(wanted, DIGITS, tmp_path, workers=1))
+    by_name = {row.fidelity: row for row in rows}
+    assert by_name["deadly"].error == "the worker process died twice"
+    assert "loss" in by_name["diverging"].error
+    assert by_name["diverging"].top1 is None
+    assert by_name[SHORT.name].top1 is not None
+    told: list[Progress] = []
+    run_jobs(wanted, DIGITS, tmp_path, workers=1, watch=told.append)
+    assert [(p.done, p.total) for p in told] == [(3, 3)]  # none is tried again
+
+
+@pytest.mark.slow
+def test_data_that_cannot_be_loaded_ends_it_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no-such"):
+        run_jobs(jobs(BOTH[:1], (SHORT,)), WorkerSettings("no-such"), tmp_path, workers=1)
+
+
+# Who, how, and in which order.
+
+
+def test_candidates_cover_sizes_and_latencies_and_grow_by_adding() -> None:
+    space, target = load_space("mobilevit"), load_target("iphone12")
+    many = choose_candidates(space, target, 3_000_000, 30, smallest=500_000)
+    assert choose_candidates(space, target, 3_000_000, 12, smallest=500_000) == many[:12]
+    assert [c.name for c in many[:3]] == ["mobilevit-xxs", "mobilevit-xs", ""]
+    drawn = many[2:]
+    assert len({c.config.digest() for c in many}) == 30
+    assert all(500_000 <= c.params <= 3_000_000 for c in drawn)
+    thirds = [0.5e6, 0.91e6, 1.65e6, 3.0e6]  # equal shares of the logarithm
+    counts = [sum(low <= c.params < high for c in drawn) for low, high in itertools.pairwise(thirds)]
+    assert min(counts) >= 6
+    latencies = [c.latency_ms for c in drawn if c.params < 0.91e6]
+    assert max(latencies) / min(latencies) > 1.5
+
+
+def test_an_empty_band_is_refused() -> None:
+    with pytest.raises(InputError, match="no candidate"):
+        choose_candidates(load_space("mobilevit"), load_target("iphone12"), 400_000, 5, smallest=399_999)
+
+
+def test_ladders_hold_rungs_and_complete_schedules_and_cheaper_images() -> None:
+    long, *others = ladders(RECIPE.changed(epochs=16, image_size=32), 400)
+    assert long.name == "32px-400img-16ep"
+    assert long.rungs == (1, 2, 3, 4, 6, 8, 12, 16)
+    names = [way.name for way in others]
+    assert names == ["32px-400img-1ep", "32px-400img-2ep", "32px-400img-4ep", "32px-400img-8ep", "16px-400img-4ep",
+                     "32px-100img-16ep"]  # fmt: skip
+    assert all(way.image_steps < long.image_steps for way in others)
+    assert others[-1].recipe == long.recipe
+    assert len({way.recipe.digest() for way in (long, *others)}) == 6
+
+
+def test_subsets_keep_the_held_out_images_and_the_balance() -> None:
+    data = load_data("digits", image_size=16)
+    part = subset(data, 100, 200)
+    assert len(part.train_labels) == 100
+    assert set(part.train_labels.tolist()) == set(range(10))
+    assert subset(data, 50, 200).val_images.tobytes() == part.val_images.tobytes()
+    with pytest.raises(InputError, match="more than the 899 training images"):
+        subset(data, 5000, None)
+
+
+# A check's folder.
+
+CHECK = CheckSettings(candidates=5, images=64, held_out=50, epochs=2, image_size=16, seeds=1, zero_cost=("naswot",))
+
+
+def test_a_check_plans_scores_then_long_then_cheap() -> None:
+    wanted, settings = plan_check(CHECK)
+    labels = list(dict.fromkeys(job.label for job in wanted))
+    assert labels == ["zero-cost:naswot", "16px-64img-2ep", "16px-64img-1ep"]
+    assert len(wanted) == 15
+    assert settings.images == 64
+
+
+def test_another_checks_folder_is_refused_with_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from mvit_search.ranking import check
+
+    monkeypatch.setattr(check, "run_jobs", lambda wanted, settings, folder, **_: folder / "table.csv")
+    run_check(CHECK, tmp_path)
+    run_check(replace(CHECK, candidates=6, seeds=2), tmp_path)  # these only add
+    with pytest.raises(ConflictError, match=r"epochs \(2 there, 4 now\)"):
+        run_check(replace(CHECK, epochs=4), tmp_path)
+    (tmp_path / "check.json").write_text("{")
+    with pytest.raises(InputError, match="not the settings of a check"):
+        run_check(CHECK, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"candidates": 4}, "at least 5"), ({"data": "no-such"}, "no-such"), ({"space": "no-such"}, "no-such"),
+     ({"seeds": 0}, "at least 1"), ({"epochs": 0}, "epochs"), ({"image_size": 7}, "image_size")],
+)  # fmt: skip
+def test_settings_that_cannot_be_met_are_refused(changes: dict[str, object], words: str) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match=words):
+        plan_check(replace(CHECK, **changes))  # type: ignore[arg-type]
