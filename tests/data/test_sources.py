@@ -1,7 +1,9 @@
 """Every data source keeps the contract of `ImageSet`; bad input is one clear line."""
 
+import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvit_search.data import BUILT_IN, ImageSet, load_data
+from mvit_search.data import ImageSet, load_data
 from mvit_search.data._base import balanced_choice, held_out_limit
 from mvit_search.errors import InputError, UnknownNameError
 
@@ -38,10 +40,26 @@ def single_folder(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-@pytest.fixture(params=[*BUILT_IN, "split folder", "single folder"])
+def packed(folder: Path, ending: str) -> str:
+    path = folder.with_name(f"{folder.name}{ending}")
+    if ending == ".zip":
+        return shutil.make_archive(str(folder), "zip", folder)
+    with tarfile.open(path, f"w:{ending[5:]}") as tar:  # type: ignore[call-overload]
+        tar.add(folder, folder.name)
+    return str(path)
+
+
+@pytest.fixture(params=["digits", "shapes:100", "split folder", "single folder", ".tar", ".tar.gz", ".zip"])
 def spec(request: pytest.FixtureRequest, split_folder: Path, single_folder: Path) -> str:
+    if request.param.startswith("."):
+        return packed(single_folder, request.param)
     folders = {"split folder": str(split_folder), "single folder": str(single_folder)}
     return folders.get(request.param, request.param)
+
+
+def cap(spec: str) -> int:
+    """Fewer images than there are, and not so many that all classes give as many."""
+    return 23 if spec.startswith("shapes") else 12 if spec == "digits" else 11
 
 
 def rows(images: np.ndarray) -> set[bytes]:
@@ -70,7 +88,7 @@ def test_same_arguments_same_data(spec: str) -> None:
 
 
 def test_digest_knows_the_size_and_the_cap(spec: str) -> None:
-    sets = [load_data(spec, image_size=s, max_images=m) for s, m in ((20, None), (24, None), (20, 12))]
+    sets = [load_data(spec, image_size=s, max_images=m) for s, m in ((20, None), (24, None), (20, cap(spec)))]
     assert len({data.digest for data in sets}) == 3
 
 
@@ -80,12 +98,13 @@ def test_no_image_on_both_sides(spec: str) -> None:
 
 
 def test_cap_is_even_over_classes_and_chooses_by_seed(spec: str) -> None:
-    data = load_data(spec, image_size=SIZE, max_images=12, seed=0)
-    assert len(data.train_images) == 12
+    most = cap(spec)
+    data = load_data(spec, image_size=SIZE, max_images=most, seed=0)
+    assert len(data.train_images) == most
     counts = np.bincount(data.train_labels, minlength=data.num_classes)
     assert counts.max() - counts.min() <= 1
-    assert len(data.val_images) <= 12
-    other = load_data(spec, image_size=SIZE, max_images=12, seed=1)
+    assert len(data.val_images) <= most
+    other = load_data(spec, image_size=SIZE, max_images=most, seed=1)
     assert rows(other.train_images) != rows(data.train_images)
 
 
