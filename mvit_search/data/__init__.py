@@ -28,13 +28,15 @@ from mvit_search.data.digits import digits
 from mvit_search.data.folder import image_folder
 from mvit_search.data.hf_datasets import hf_datasets
 from mvit_search.data.npz import npz
+from mvit_search.data.shapes import shapes
 from mvit_search.data.webdataset import webdataset
 from mvit_search.errors import InputError, UnknownNameError
 
-__all__ = ["BUILT_IN", "EXTENSIONS", "OPENERS", "Cache", "ImageSet", "load_data"]
+__all__ = ["BUILT_IN", "EXTENSIONS", "OPENERS", "Cache", "ImageSet", "catalogue_of", "load_data"]
 
 OPENERS: dict[str, Callable[[str, int], Catalogue]] = {
     "digits": digits,
+    "shapes": shapes,
     "folder": image_folder,
     "archive": archive,
     "cifar": cifar,
@@ -44,7 +46,7 @@ OPENERS: dict[str, Callable[[str, int], Catalogue]] = {
 }
 """`name:argument` -> its source; `_detecting.py` gives a bare path one of these names."""
 
-BUILT_IN = ("digits",)
+BUILT_IN = ("digits", "shapes")
 """Sources that need no argument."""
 
 # Two letters at least: `C:\photos` is a path.
@@ -79,13 +81,24 @@ def load_data(
         InputError: no images, one class, a missing split, labels out of range, or too many damaged pictures.
     """
     choice = Choice(image_size, max_images, fraction, seed, max_unreadable)
-    if cache is True:
-        cache = default_cache(os.environ) or False
-    return prepare(spec, catalogue_of(spec, seed), choice, cache or None)
+    where = default_cache(os.environ) if cache is True else cache or None
+    return prepare(spec, catalogue_of(spec, seed), choice, where)
 
 
 def catalogue_of(spec: str, seed: int) -> Catalogue:
-    """What `spec` names, listed but not decoded. A path that exists goes before `name:argument`."""
+    """What `spec` names, listed but not decoded. A path that exists goes before `name:argument`.
+
+    Raises:
+        InputError: as in `load_data`, as far as it is seen without decoding.
+    """
+    try:
+        return _opened(spec, seed)
+    except OSError as error:  # a folder or a file that may not be read, or that vanishes while it is listed
+        rule = f"cannot be read ({error.strerror or type(error).__name__}: {error.filename or spec})"
+        raise InputError("data", spec, rule) from None
+
+
+def _opened(spec: str, seed: int) -> Catalogue:
     if spec in BUILT_IN:
         return OPENERS[spec]("", seed)
     path = _existing(spec)
