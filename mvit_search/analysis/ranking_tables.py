@@ -7,7 +7,7 @@ from mvit_search.ranking.recommendation import BASELINES, Judged, estimate_words
 from mvit_search.ranking.statistics import Spread
 from mvit_search.ranking.summary import Findings
 
-PROXY_COLUMNS = ("proxy", "family", "CPU s", "image steps", "tau", "rho", "seeds", "candidates")
+PROXY_COLUMNS = ("proxy", "CPU s", "image steps", "tau", "rho", "seeds", "candidates")
 PAGE_COLUMNS = (
     "proxy", "CPU s", "image steps", "tau", "over params", "over MACs", "other seeds", "rho", "seeds", "candidates",
     "family",
@@ -25,11 +25,11 @@ def proxy_rows(found: Findings) -> list[tuple[str, ...]]:
 def page_rows(found: Findings) -> list[tuple[str, ...]]:
     """The same, and what else was found, under `PAGE_COLUMNS`."""
     rows = []
-    for one, (name, family, seconds, steps, tau, rho, *counts) in zip(found.judged, proxy_rows(found), strict=True):
+    for one, (name, seconds, steps, tau, rho, *counts) in zip(found.judged, proxy_rows(found), strict=True):
         over = (estimate_words(one.over[size]) if size in one.over else _NONE for size in BASELINES)
         other = one.other_seeds
         against = f"{other.tau:.2f} ({other.candidates})" if other else _NONE
-        rows.append((name, seconds, steps, tau, *over, against, rho, *counts, family))
+        rows.append((name, seconds, steps, tau, *over, against, rho, *counts, one.proxy.family))
     return rows
 
 
@@ -43,9 +43,10 @@ def spread_rows(found: Findings) -> list[tuple[str, ...]]:
 def noise_sentences(found: Findings) -> tuple[str, ...]:
     """What the reference's own noise allows, and what was left out."""
     data = found.measured
+    seeds = f"seed{'s' if len(data.top1) > 1 else ''} {', '.join(map(str, sorted(data.top1)))}"
     words = [
         f"Reference: top-1 after {data.reference.fidelity} ({data.reference.epochs} epochs),"
-        f" {len(data.means)} candidates, seeds {', '.join(map(str, sorted(data.top1)))};"
+        f" {len(data.means)} candidates, {seeds};"
         f" {seconds_words(data.cost[0])} CPU s and {data.cost[1]:,.0f} image steps a training."
     ]
     spread = found.spread
@@ -76,7 +77,7 @@ def _row(one: Judged, chosen: bool) -> tuple[str, ...]:
     numbers = (str(found.seeds), str(found.candidates)) if found else (_NONE, _NONE)
     name = f"{proxy.name} ◄" if chosen else proxy.name
     seconds = seconds_words(proxy.cpu_seconds) if proxy.cpu_seconds else "0"
-    return name, proxy.family, seconds, f"{proxy.image_steps:,.0f}", tau, rho, *numbers
+    return name, seconds, f"{proxy.image_steps:,.0f}", tau, rho, *numbers
 
 
 def _spread_cells(spread: Spread) -> Sequence[str]:

@@ -9,7 +9,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from mvit_search import __version__
-from mvit_search.cli import calibrate, dashboard, device, export, front, latency, measure, profile, run, space, weights
+from mvit_search.cli import (
+    calibrate,
+    dashboard,
+    device,
+    export,
+    front,
+    latency,
+    measure,
+    profile,
+    proxy_check,
+    run,
+    space,
+    weights,
+)  # fmt: skip
 from mvit_search.cli.output import flush_stdout, say
 from mvit_search.errors import InputError, MvitSearchError
 
@@ -27,6 +40,7 @@ app.command("run")(run.run)
 app.command("profile")(profile.profile)
 app.command("latency")(latency.latency)
 app.add_typer(space.app, name="space")
+app.command("proxy-check")(proxy_check.proxy_check)
 app.command("front")(front.front)
 app.command("report")(front.report)
 app.command("export")(export.export)

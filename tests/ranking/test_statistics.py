@@ -159,4 +159,7 @@ def test_the_ceiling_is_what_a_perfect_score_reaches():
 
 def test_one_seed_says_nothing_of_repeating():
     assert repeatability([[0.5], [0.6]]) is None
-    assert repeatability([[0.5, 0.5], [0.5, 0.5]]) is None
+    assert repeatability([[0.5, 0.5]] * 6) is None
+    few = [[0.1, 0.2], [0.3, 0.2], [0.5, 0.6], [0.7, 0.7]]
+    assert repeatability([*few, [0.9]]) is None
+    assert repeatability([*few, [0.9, 0.8]]) is not None
