@@ -67,7 +67,9 @@ def in_order(
 
     Few chunks are under way at once, so an endless or large source fills no memory and Ctrl-C is soon heard.
     """
-    threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    # Of the cores that this process may use, where the system says.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(_MAX_THREADS, cores)
     waiting: deque[Future[list[Images | Unreadable]]] = deque()
     with ThreadPoolExecutor(max_workers=threads) as pool:
         try:

@@ -201,7 +201,7 @@ def _build(
             os.replace(partial, side)
     except BaseException:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            _unlink(cache, key)
         raise
 
 
@@ -221,19 +221,23 @@ def _reserved(cache: Cache, partial: Path, needed: int) -> FileIO:
     """The partial file with its bytes reserved, after making room for them.
 
     Raises:
-        OSError: no space on the disk.
+        OSError: no space on the disk, although what is not in use was removed.
         CacheUnusableError: no room in the cache.
     """
     # Under one lock, so that several builders together keep to the bound.
     with os.fdopen(_locked(cache.folder / "room.lock"), "rb"):
         make_room(cache, needed)
-        stream = FileIO(partial, "w+")
-        try:
-            _reserve(stream.fileno(), needed)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
+        unused = iter(_longest_unused_first(cache))
+        while True:
+            stream = FileIO(partial, "w+")
+            try:
+                _reserve(stream.fileno(), needed)
+                return stream
+            except BaseException as error:
+                stream.close()
+                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not full or not any(_removed(cache, key) for key, _ in unused):  # the next that can be removed
+                    raise
 
 
 def _reserve(descriptor: int, needed: int) -> None:
@@ -256,6 +260,19 @@ def make_room(cache: Cache, needed: int) -> None:
     """
     if needed > cache.max_bytes:
         raise CacheUnusableError(f"{_gib(needed)} needed, the cache holds {_gib(cache.max_bytes)}")
+    entries = _longest_unused_first(cache)
+    held = sum(size for _, size in entries)
+    for key, size in entries:
+        if held + needed <= cache.max_bytes:
+            return
+        if _removed(cache, key):
+            held -= size
+    if held + needed > cache.max_bytes:
+        raise CacheUnusableError(f"{_gib(held)} of {_gib(cache.max_bytes)} are in use")
+
+
+def _longest_unused_first(cache: Cache) -> list[tuple[str, int]]:
+    """(key, bytes) of everything in the folder that is the cache's, whole or not."""
     sizes: dict[str, int] = {}
     used_at: dict[str, float] = {}
     for entry in os.scandir(cache.folder):
@@ -266,14 +283,7 @@ def make_room(cache: Cache, needed: int) -> None:
             status = entry.stat()
             sizes[named[1]] = sizes.get(named[1], 0) + status.st_size
             used_at[named[1]] = max(used_at.get(named[1], 0.0), status.st_mtime)
-    held = sum(sizes.values())
-    for key in sorted(sizes, key=lambda key: used_at[key]):
-        if held + needed <= cache.max_bytes:
-            return
-        if _removed(cache, key):
-            held -= sizes[key]
-    if held + needed > cache.max_bytes:
-        raise CacheUnusableError(f"{_gib(held)} of {_gib(cache.max_bytes)} are in use")
+    return sorted(sizes.items(), key=lambda entry: used_at[entry[0]])
 
 
 def _removed(cache: Cache, key: str) -> bool:
