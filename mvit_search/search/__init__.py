@@ -1,7 +1,7 @@
 """The loop: Optuna proposes, the op table checks, the target times, the proxy trains, the store remembers."""
 
 from mvit_search.search.driver import Search
-from mvit_search.search.evaluator import Evaluation, Evaluator, InProcessEvaluator
+from mvit_search.search.evaluator import Evaluation, Evaluator, InProcessEvaluator, ZeroCostEvaluator
 from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Progress, Silent
 from mvit_search.search.run import run_search
@@ -10,5 +10,5 @@ from mvit_search.search.store import Store
 
 __all__ = [
     "Evaluation", "Evaluator", "InProcessEvaluator", "Observer", "Plan", "Progress", "RunSettings", "Search",
-    "Silent", "Store", "parse_settings", "prepare", "run_search",
+    "Silent", "Store", "ZeroCostEvaluator", "parse_settings", "prepare", "run_search",
 ]  # fmt: skip

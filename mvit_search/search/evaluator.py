@@ -1,4 +1,4 @@
-"""Evaluating candidates: the seam between the loop and the training."""
+"""Evaluating candidates: the seam between the loop and what values them."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -10,15 +10,19 @@ from mvit_search.proxy import Recipe
 
 
 class Evaluation(NamedTuple):
-    """One training: its held-out top-1 (0..1), or why there is none; and how long it took."""
+    """One candidate with one seed: its value, or why there is none; and how long it took.
 
-    top1: float | None
+    Attributes:
+        value: held-out top-1 (0..1) of a training; where the run's proxy is a zero-cost score, that score.
+    """
+
+    value: float | None
     seconds: float
     error: str | None = None
 
 
 class Evaluator(Protocol):
-    """Trains a candidate with a seed. A candidate that fails is an `Evaluation` with `error`, not an exception."""
+    """Values a candidate with a seed. A candidate that fails is an `Evaluation` with `error`, not an exception."""
 
     def evaluate(self, config: MobileViTConfig, seed: int) -> Evaluation: ...
 
@@ -53,3 +57,29 @@ class InProcessEvaluator:
             reason = " ".join(str(error).split()) or type(error).__name__
             return Evaluation(None, time.perf_counter() - start, reason[:500])
         return Evaluation(result.top1, result.seconds)
+
+
+class ZeroCostEvaluator:
+    """Scores untrained networks in this process; as `InProcessEvaluator`, without the training."""
+
+    def __init__(
+        self, name: str, data: ImageSet, *, relative_size: Callable[[MobileViTConfig], float], device: str = "cpu",
+        threads: int = 1,
+    ) -> None:  # fmt: skip
+        self.name, self.data, self.device, self.threads = name, data, device, threads
+        self.relative_size = relative_size
+
+    def evaluate(self, config: MobileViTConfig, seed: int) -> Evaluation:
+        import time
+
+        from mvit_search.proxy.zero_cost import score
+
+        start = time.perf_counter()
+        try:
+            found = score(
+                self.name, config, self.data, seed=seed, device=self.device, threads=self.threads,
+                share=self.relative_size(config),
+            )  # fmt: skip
+        except MvitSearchError as error:
+            return Evaluation(None, time.perf_counter() - start, str(error)[:500])
+        return Evaluation(found.value, found.seconds)

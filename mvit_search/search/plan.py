@@ -17,6 +17,8 @@ from mvit_search.errors import InputError
 from mvit_search.latency import Target, load_target
 from mvit_search.proxy import Recipe, default_recipe
 from mvit_search.search.limits import Limits
+from mvit_search.search.proxies import Prescreen, ProxyChoice, parse_prescreen, parse_proxy
+from mvit_search.search.replay import Replay, load_replay
 from mvit_search.search.samplers import check_sampler
 from mvit_search.search.settings import RunSettings
 from mvit_search.space import SearchSpace, load_space
@@ -25,15 +27,18 @@ _ALWAYS_COMPARED = ("mobilevit-xxs", "mobilevit-xs", "mobilevit-s")
 
 
 class Plan(NamedTuple):
-    """Loaded and validated parts of a run."""
+    """Loaded and validated parts of a run. A run that replays a table has no data and no recipe of its own."""
 
     settings: RunSettings
     space: SearchSpace
     target: Target
     limits: Limits
-    data: ImageSet
-    recipe: Recipe
+    data: ImageSet | None
+    recipe: Recipe | None
     stand_in: Target | None = None
+    proxy: ProxyChoice = ProxyChoice()
+    prescreen: Prescreen | None = None
+    replay: Replay | None = None
 
     def pins(self) -> dict[str, Any]:
         """What a run is tied to: carrying it on with anything else here would mix results that do not compare."""
@@ -41,8 +46,10 @@ class Plan(NamedTuple):
         return {
             "space": self.space.digest()[:12],
             "target": self.target.calibration,
-            "data": self.data.digest[:12],
-            "recipe": self.recipe.digest()[:12],
+            "proxy": f"table {self.replay.digest[:12]}" if self.replay else str(self.proxy),
+            "prescreen": self.settings.prescreen,
+            "data": self.data.digest[:12] if self.data else None,
+            "recipe": self.recipe.digest()[:12] if self.recipe and self.proxy.trains else None,
             "budget": settings.budget,
             "num_classes": settings.num_classes,
             "sampler": settings.sampler,
@@ -85,16 +92,9 @@ class Plan(NamedTuple):
                 "measured": self.target.measured,
                 "calibration": self.target.calibration,
             },
-            "data": {
-                "name": self.data.name,
-                "digest": self.data.digest,
-                "source": self.data.source,
-                "image_size": self.data.image_size,
-                "classes": len(self.data.class_names),
-                "train_images": len(self.data.train_images),
-                "held_out_images": len(self.data.val_images),
-            },
-            "recipe": self.recipe.model_dump(mode="json"),
+            "proxy": str(self.proxy),
+            "data": _data_facts(self.data) if self.data else None,
+            "recipe": self.recipe.model_dump(mode="json") if self.recipe and self.proxy.trains else None,
             **_environment(),
         }
 
@@ -107,6 +107,9 @@ def prepare(settings: RunSettings) -> Plan:
     """
     from mvit_search.proxy.training import require_trainable
 
+    proxy = parse_proxy(settings.proxy)
+    prescreen = parse_prescreen(settings.prescreen) if settings.prescreen else None
+    _check_meaning(settings, proxy)
     space = load_space(settings.space)
     target = load_target(settings.target)
     stand_in = _stand_in(settings, target)
@@ -114,10 +117,41 @@ def prepare(settings: RunSettings) -> Plan:
     _check_device(settings.device, settings.threads)
     limits = Limits(settings.budget, settings.num_classes)
     limits.check_reachable(space)
+    if proxy.kind == "table":
+        replay = load_replay(proxy.argument, space, limits, seed=settings.seed, seeds=settings.final_seeds)
+        return Plan(settings, space, target, limits, None, None, stand_in, proxy, None, replay)
     recipe = _recipe(settings)
-    data = load_data(settings.data, image_size=recipe.image_size, max_images=settings.images, seed=settings.seed)
-    require_trainable(data, recipe)
-    return Plan(settings, space, target, limits, data, recipe, stand_in)
+    data = load_data(
+        settings.data, image_size=recipe.image_size, max_images=settings.images, fraction=settings.data_fraction,
+        seed=settings.seed,
+    )  # fmt: skip
+    if proxy.trains:
+        require_trainable(data, recipe)
+    return Plan(settings, space, target, limits, data, recipe, stand_in, proxy, prescreen)
+
+
+def _check_meaning(settings: RunSettings, proxy: ProxyChoice) -> None:
+    """Refuse settings that a run which trains nothing would pass over in silence."""
+    given: dict[str, object] = {"--epochs": settings.epochs, "--prescreen": settings.prescreen}
+    if proxy.kind == "table":
+        data = None if settings.data == RunSettings.model_fields["data"].default else settings.data
+        given |= {"--data": data, "--images": settings.images, "--data-fraction": settings.data_fraction}
+        given |= {"--proxy-size": settings.proxy_size}
+    for option, value in given.items():
+        if value is not None and not proxy.trains:
+            raise InputError(option, value, f"means nothing with --proxy {proxy}: nothing is trained", "leave it out")
+
+
+def _data_facts(data: ImageSet) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "digest": data.digest,
+        "source": data.source,
+        "image_size": data.image_size,
+        "classes": len(data.class_names),
+        "train_images": len(data.train_images),
+        "held_out_images": len(data.val_images),
+    }
 
 
 def _stand_in(settings: RunSettings, target: Target) -> Target | None:

@@ -11,8 +11,9 @@ class Progress(NamedTuple):
     Attributes:
         phase: `search`, `finals` or `done`.
         finals: (trainings done, trainings planned) of the final re-training.
-        hypervolume: share of the reference box that the front dominates, 0..1.
-        best: the most accurate trained candidate so far.
+        trained: candidates trained, or scored where the run trains none.
+        hypervolume: share of the reference box that the front dominates, 0..1; None where candidates are scored.
+        best: the most accurate, or the highest scored, candidate so far.
     """
 
     phase: str
@@ -23,7 +24,7 @@ class Progress(NamedTuple):
     duplicates: int
     finals: tuple[int, int]
     best: Record | None
-    hypervolume: float
+    hypervolume: float | None
     elapsed_s: float
     remaining_s: float | None
 

@@ -13,9 +13,15 @@ EndedBy = Literal["trials", "time", "space exhausted", "target unavailable", "in
 
 def front_document(
     plan: Plan, folder: RunFolder, records: Sequence[Record], presets: Sequence[Mapping[str, Any]],
-    counts: Mapping[str, int], *, state: str, ended_by: EndedBy | None, hypervolume: float, worst_latency_ms: float,
+    counts: Mapping[str, int], *, state: str, ended_by: EndedBy | None, hypervolume: float | None,
+    worst_latency_ms: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """All facts of a run's result as plain JSON values; `presets` are their rows for when they were not trained."""
+    """All facts of a run's result as plain JSON values; `presets` are their rows for when they were not trained.
+
+    `proxy` says what the points were valued by. Points of a `zero-cost:NAME` run have `score` and no `top1`, and the
+    run has no hypervolume.
+    """
+    scores = plan.proxy.scores
     by_digest = {record.digest: record for record in records}
     baselines = [
         record.row(folder.name) if (record := by_digest.get(preset["digest"])) else dict(preset) for preset in presets
@@ -28,12 +34,15 @@ def front_document(
         "target": plan.target.name,
         "latency_measured": _measured(plan, records),
         "budget": plan.settings.budget,
+        "proxy": str(plan.proxy),
         "trained": sum(record.outcome == "trained" for record in records),
+        **({"scored": sum(record.outcome == "scored" for record in records)} if scores else {}),
         "failed": sum(record.outcome == "failed" for record in records),
         "rejected": counts["rejected"],
         "duplicates": counts["duplicate"],
+        **({"prescreened": counts["prescreened"]} if plan.prescreen else {}),
         "hypervolume": hypervolume,
-        "hypervolume_reference": {"latency_ms": worst_latency_ms, "top1": 0.0},
+        "hypervolume_reference": {} if scores else {"latency_ms": worst_latency_ms, "top1": 0.0},
         "front": [record.row(folder.name) for record in pareto_front(records)],
         "baselines": baselines,
     }
@@ -49,7 +58,8 @@ def untrained_row(plan: Plan, name: str, config: MobileViTConfig) -> dict[str, A
     """A preset that was not trained, with its costs and the reason."""
     costs = cost(config, plan.settings.num_classes)
     latency = LatencyFact.of(plan.target.latency(config, plan.settings.num_classes))
-    outcome = "over budget" if plan.limits.excess(config) else "not trained"
+    fits = "not scored" if plan.proxy.scores else "not trained"
+    outcome = "over budget" if plan.limits.excess(config) else fits
     return {
         "ref": name, "name": name, "trial": None, "origin": "preset", "outcome": outcome,
         "params": costs.params, "macs": costs.macs, "weight_bytes": costs.weight_bytes,

@@ -5,7 +5,7 @@ from typing import Any
 
 from mvit_search.records import RunFolder
 from mvit_search.search.driver import SEARCH_SHARE, Search
-from mvit_search.search.evaluator import Evaluator, InProcessEvaluator
+from mvit_search.search.evaluator import Evaluator, InProcessEvaluator, ZeroCostEvaluator
 from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Silent
 from mvit_search.search.settings import RunSettings
@@ -47,12 +47,36 @@ def run_search(
     with Store.open(folder) as store:
         store.pin(plan.pins())
         _describe(folder, plan)
-        worker = evaluator or InProcessEvaluator(
-            plan.data, plan.recipe, relative_size=plan.space.relative_size, device=settings.device,
-            threads=settings.threads,
-        )  # fmt: skip
         watcher = observer or Silent()
-        return Search(_patient(plan, watcher), store, folder, worker, watcher).run()
+        for skipped in plan.data.skipped if plan.data else ():
+            watcher.notice(f"skipped: {skipped}")
+        screener = _scorer(plan, plan.prescreen.name) if plan.prescreen else None
+        search = Search(
+            _patient(plan, watcher), store, folder, evaluator or _evaluator(plan), watcher, screener=screener
+        )
+        return search.run()
+
+
+def _evaluator(plan: Plan) -> Evaluator:
+    """What values candidates as the plan's proxy says."""
+    if plan.replay is not None:
+        return plan.replay
+    if plan.proxy.scores:
+        return _scorer(plan, plan.proxy.argument)
+    assert plan.data is not None
+    assert plan.recipe is not None
+    return InProcessEvaluator(
+        plan.data, plan.recipe, relative_size=plan.space.relative_size, device=plan.settings.device,
+        threads=plan.settings.threads,
+    )  # fmt: skip
+
+
+def _scorer(plan: Plan, name: str) -> ZeroCostEvaluator:
+    assert plan.data is not None
+    return ZeroCostEvaluator(
+        name, plan.data, relative_size=plan.space.relative_size, device=plan.settings.device,
+        threads=plan.settings.threads,
+    )  # fmt: skip
 
 
 def _patient(plan: Plan, observer: Observer) -> Plan:

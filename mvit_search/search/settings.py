@@ -24,7 +24,10 @@ class RunSettings(BaseModel):
         trials: candidates to train, presets included.
         time_s: seconds after which no further training starts; a third is kept for the finals.
         final_seeds: seeds each point of the final front is trained with, the first one included.
+        proxy: what candidates are valued by: `training`, `zero-cost:NAME` or `table:FILE#FIDELITY`.
+        prescreen: `NAME:K`: of K proposals the one with the highest zero-cost score is trained; None trains each.
         images: most training images, class-balanced; None = all.
+        data_fraction: of the training images, class-balanced, above 0 and at most 1; None = all.
         epochs, proxy_size: override the recipe's.
         stand_in: predicted target that stands in for a measurement server that does not answer; None waits for it.
         patience_s: seconds without an answer after which it does.
@@ -44,7 +47,10 @@ class RunSettings(BaseModel):
     seed: int = Field(default=0, ge=0, le=2**31)
     sampler: str = "nsga2"
     final_seeds: int = Field(default=DEFAULT_FINAL_SEEDS, ge=1, le=100)
+    proxy: str = "training"
+    prescreen: str | None = None
     images: int | None = Field(default=None, ge=1)
+    data_fraction: float | None = Field(default=None, gt=0, le=1)
     epochs: int | None = Field(default=None, ge=1)
     proxy_size: int | None = Field(default=None, ge=16)
     device: str = "cpu"

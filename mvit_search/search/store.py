@@ -30,7 +30,9 @@ from mvit_search.space import Params
 _STUDY = "mvit-search"
 _RECORD = "candidate:"
 _OUTCOME = "outcome"
-WORST_TOP1 = 0.0
+_POOL, _SCORE = "pool", "prescreen_score"
+OUTCOMES = ("trained", "scored", "failed", "rejected", "duplicate", "prescreened", "replaced", "discarded")
+"""How a proposal can end; what each means stands at what tells it."""
 
 
 class Store:
@@ -125,7 +127,7 @@ class Store:
         """A new proposal: the sampler's, or `params` if given."""
         self.study.sampler = sampler
         # A kill between enqueueing and asking leaves the proposal waiting; it is the one that is asked for again.
-        if params is not None and not self._trials(TrialState.WAITING):
+        if params is not None and not self.waiting():
             self.study.enqueue_trial(params)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -137,9 +139,31 @@ class Store:
         if record.outcome == "failed":
             self.study.tell(trial, state=TrialState.FAIL)
         else:
-            self.study.tell(trial, values=(record.top1, record.latency_ms))
+            self.study.tell(trial, values=(record.value, record.latency_ms))
 
-    def tell_rejected(self, trial: Trial, excess: Mapping[str, float], worst_latency_ms: float) -> None:
+    def tell_unevaluated(self, trial: Trial, outcome: str) -> None:
+        """A proposal that nothing is known of: prescreened away, or the same as one beside it.
+
+        Told as failed, for the sampler can learn nothing from it: any value would be made up. That starves it of
+        nothing, unlike proposals over a limit, since one of each pool is trained.
+        """
+        trial.set_user_attr(_OUTCOME, outcome)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def replace(self, trial: Trial, params: Params) -> None:
+        """Let `params` be what is asked for next, in place of `trial`, which ends without a value."""
+        # In this order: a kill in between leaves both, and the same is done again.
+        if not self.waiting():
+            self.study.enqueue_trial(params)
+        self.tell_unevaluated(trial, "replaced")
+
+    def waiting(self) -> bool:
+        """Whether a proposal stands ready that `ask` will give out before any other."""
+        return bool(self._trials(TrialState.WAITING))
+
+    def tell_rejected(
+        self, trial: Trial, excess: Mapping[str, float], worst_value: float, worst_latency_ms: float
+    ) -> None:
         """A proposal over a limit: complete, worst in both objectives, with its constraints.
 
         Told as failed, such proposals would starve the sampler of parents.
@@ -150,7 +174,7 @@ class Store:
             for name, over in excess.items():
                 trial.set_constraint(name, over)
         trial.set_user_attr(_OUTCOME, "rejected")
-        self.study.tell(trial, values=(WORST_TOP1, worst_latency_ms))
+        self.study.tell(trial, values=(worst_value, worst_latency_ms))
 
     def unfinished(self, parameters: Set[str]) -> list[Trial]:
         """Proposals that were in flight when the run last ended.
@@ -168,17 +192,47 @@ class Store:
         return whole
 
     def trailing(self, *outcomes: str) -> int:
-        """How many of the latest finished proposals, without a break, had one of these outcomes."""
+        """How many of the latest finished proposals, without a break, had one of these outcomes.
+
+        A proposal in flight is a break, unless it is the latest: whether that one is admitted is yet to be seen.
+        """
         count = 0
-        for trial in reversed(self._trials(TrialState.COMPLETE, TrialState.FAIL)):
+        proposed = self._trials(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
+        told = [trial for trial in proposed if trial.user_attrs.get(_OUTCOME) != "discarded"]
+        if told and told[-1].state == TrialState.RUNNING:
+            told.pop()
+        for trial in reversed(told):
             if trial.user_attrs.get(_OUTCOME) not in outcomes:
                 break
             count += 1
         return count
 
+    def latest(self) -> int:
+        """Number of the latest proposal that was not discarded; -1 before the first."""
+        proposed = self._trials(TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
+        return max((t.number for t in proposed if t.user_attrs.get(_OUTCOME) != "discarded"), default=-1)
+
+    def put_in_pool(self, trial: Trial, number: int) -> None:
+        """Note that `trial` is one of the proposals of which one becomes record `number`."""
+        trial.set_user_attr(_POOL, number)
+
+    def pool_of(self, trial: Trial) -> int | None:
+        """The record that its pool becomes; None if it is in none."""
+        number: int | None = trial.user_attrs.get(_POOL)
+        return number
+
+    def note_score(self, trial: Trial, score: float | None) -> None:
+        """Keep what a pooled proposal scored; None if it could not be scored."""
+        trial.set_user_attr(_SCORE, score)
+
+    def scored(self, trial: Trial) -> tuple[float | None] | None:
+        """(its score,), or None if it has not been scored yet."""
+        attributes = trial.user_attrs
+        return (attributes[_SCORE],) if _SCORE in attributes else None
+
     def outcomes(self) -> dict[str, int]:
-        """How many proposals ended how: trained, failed, rejected, duplicate, discarded."""
-        counts = dict.fromkeys(("trained", "failed", "rejected", "duplicate", "discarded"), 0)
+        """How many proposals ended how, by each of `OUTCOMES`."""
+        counts = dict.fromkeys(OUTCOMES, 0)
         for trial in self._trials():
             outcome = trial.user_attrs.get(_OUTCOME)
             if outcome is not None and trial.state.is_finished():

@@ -298,7 +298,7 @@ def test_killed_between_a_record_and_its_trial_trains_nothing_twice(tmp_path, un
 @pytest.mark.parametrize("kill_at", [1, 4, 8, 11, 14])
 def test_killed_before_telling_then_resumed_equals_uninterrupted(tmp_path, monkeypatch, kill_at):
     """Also where proposals were fruitless: the limit is low here, so that it is reached."""
-    monkeypatch.setattr("mvit_search.search.driver._FRUITLESS_LIMIT", 2)
+    monkeypatch.setattr("mvit_search.search.proposer._FRUITLESS_LIMIT", 2)
     settings = {"trials": 12, "budget": 2_000_000, "sampler": "random", "final_seeds": 1}
     whole = FormulaEvaluator()
     wanted = search(tmp_path / "whole", whole, **settings)

@@ -9,6 +9,7 @@ from mvit_search import proxy
 from mvit_search.architecture import ConvStage, MobileViTConfig
 from mvit_search.data import ImageSet, load_data
 from mvit_search.proxy import Recipe, default_recipe
+from mvit_search.proxy.result import Rung
 from mvit_search.search.evaluator import InProcessEvaluator
 from mvit_search.space import load_space
 
@@ -31,7 +32,7 @@ def test_a_candidate_of_lower_resolution_sees_smaller_images(digits: ImageSet, m
     def train(config: MobileViTConfig, *_: Any, share: float, **__: Any) -> Any:
         sizes.append(config.image_size[0])
         shares.append(share)
-        return proxy.ProxyResult(0.5, 1.0, 1, 1, 0.1, 10.0)
+        return proxy.ProxyResult((Rung(1, 0.5, 1.0, 10, 0.1, 0.1),), 1, 10.0, 10)
 
     monkeypatch.setattr(proxy, "train", train)
     params = {name: values[0] for name, values in space.dimensions.items()}
@@ -47,6 +48,6 @@ def test_a_candidate_of_lower_resolution_sees_smaller_images(digits: ImageSet, m
 def test_a_network_too_large_to_build_is_that_candidates_failure(digits: ImageSet) -> None:
     stage = ConvStage(out_channels=8192, num_blocks=64, expand_ratio=16.0)
     result = evaluator(digits, lambda _: 1.0).evaluate(MobileViTConfig(stages=(stage,)), seed=0)
-    assert result.top1 is None
+    assert result.value is None
     assert result.error is not None
     assert "not built" in result.error
