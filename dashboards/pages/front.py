@@ -23,6 +23,7 @@ from mvit_search.analysis import (
     verdict_sentences,
 )
 from mvit_search.analysis.figures import PLOT_CONFIG, front_figure
+from mvit_search.analysis.proxy_words import proxy_words, value_text
 from mvit_search.analysis.run_facts import STATES, export_command, how_it_ended, resume_command, run_facts
 from mvit_search.analysis.tables import (
     baseline_rows,
@@ -30,7 +31,6 @@ from mvit_search.analysis.tables import (
     front_rows,
     latency_cell,
     latency_title,
-    top1_text,
 )
 from mvit_search.errors import MvitSearchError
 from mvit_search.records import RunFolder, run_names
@@ -172,7 +172,9 @@ def _linked(search: str | None, run: str | None) -> str | None:
 
 def _state(front: FrontDocument) -> list[Component]:
     words = "running, looks again every 3 s" if front.state == "running" else STATES.get(front.state, front.state)
-    counts = f"{front.trained} trained, {front.failed} failed, {front.rejected} rejected before training"
+    counts = (
+        f"{front.evaluated} {proxy_words(front).done}, {front.failed} failed, {front.rejected} rejected before training"
+    )
     return [html.Span(words, className=f"badge {front.state}"), html.Span(counts)]
 
 
@@ -211,7 +213,7 @@ def _candidate(point: Point | None, front: FrontDocument, folder: RunFolder, res
         return []
     config = json.dumps(point.config.model_dump(mode="json"), indent=2)
     cells = [
-        ("Top-1, proxy", top1_text(point)),
+        (proxy_words(front).column, value_text(point)),
         (latency_title(front), latency_cell(point, front)),
         ("Parameters", format_count(point.params)),
         ("MACs", format_count(point.macs)),

@@ -4,6 +4,7 @@ import math
 from typing import Any, Literal, NamedTuple
 
 from mvit_search.analysis.front_document import FrontDocument, Point, read_document
+from mvit_search.analysis.proxy_words import ProxyWords, difference_text, proxy_words
 
 Standing = Literal["better", "level", "worse", "unknown"]
 
@@ -12,7 +13,7 @@ class Comparison(NamedTuple):
     """One front point beside one preset that is not faster.
 
     Attributes:
-        difference: top-1 of the point minus the preset's, 0..1.
+        difference: value of the point minus the preset's: of top-1, 0..1, or of a score.
         spread: the run's seed spread; None if no candidate has a second seed.
     """
 
@@ -37,7 +38,7 @@ class Comparison(NamedTuple):
 
 
 def seed_spread(document: FrontDocument) -> float | None:
-    """Standard deviation of the difference between two trainings of one network, 0..1.
+    """Standard deviation of the difference between two trainings (or scores) of one network, 0..1 (or as the score).
 
     The variances of all rows with two or more seeds are pooled by their degrees of freedom, since one
     row's two or three seeds say little; a difference of two trainings varies sqrt(2) times as much.
@@ -46,11 +47,11 @@ def seed_spread(document: FrontDocument) -> float | None:
     seen: set[str] = set()
     for point in (*document.front, *document.baselines):
         identity = point.digest or point.ref or ""
-        if point.top1_std is None or (identity and identity in seen):
+        if point.value_std is None or (identity and identity in seen):
             continue
         seen.add(identity)
-        degrees = max(1, len(point.top1_by_seed) - 1)
-        squares += degrees * point.top1_std**2
+        degrees = max(1, len(point.value_by_seed) - 1)
+        squares += degrees * point.value_std**2
         freedom += degrees
     return math.sqrt(2 * squares / freedom) if freedom else None
 
@@ -59,7 +60,7 @@ def comparisons(document: FrontDocument) -> tuple[Comparison, ...]:
     """Every found front point with every trained preset of equal or higher latency."""
     spread = seed_spread(document)
     return tuple(
-        Comparison(point, baseline, (point.top1 or 0.0) - (baseline.top1 or 0.0), spread)
+        Comparison(point, baseline, (point.value or 0.0) - (baseline.value or 0.0), spread)
         for baseline in _by_accuracy(document)
         for point in document.found
         if point.plotted and not point.same_network(baseline) and _not_slower(point, baseline)
@@ -77,21 +78,32 @@ def verdict(document: dict[str, Any]) -> str:
 
 def verdict_sentences(document: FrontDocument) -> tuple[str, ...]:
     """The sentences of `verdict`, the most accurate preset first."""
+    words = proxy_words(document)
     if not document.front:
-        return ("No candidate has finished training, so there is no front yet.",)
+        done = "finished training" if words.done == "trained" else f"been {words.done}"
+        return (f"No candidate has {done}, so there is no front yet.",)
     pairs = comparisons(document)
     sentences = [
         _sentence(baseline, document, tuple(pair for pair in pairs if pair.baseline is baseline))
         for baseline in _by_accuracy(document)
     ]
-    sentences += [_not_trained(baseline) for baseline in document.baselines if not baseline.plotted]
+    sentences += [_not_valued(baseline, words) for baseline in document.baselines if not baseline.plotted]
     if not sentences:
         sentences = ["No preset was evaluated in this run, so there is nothing to set the front beside."]
-    return (*sentences, *_level_with_best(document), *_not_measured(document))
+    return (*_nothing_trained(document), *sentences, *_level_with_best(document), *_not_measured(document))
+
+
+def _nothing_trained(document: FrontDocument) -> tuple[str, ...]:
+    kind, _, argument = document.proxy.partition(":")
+    if kind == "zero-cost":
+        return (f"Networks were ranked by the zero-cost score {argument}; none was trained, so no accuracy is known.",)
+    if kind == "table":
+        return (f"Accuracies were read from the recorded table {argument}; nothing was trained.",)
+    return ()
 
 
 def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison, ...]) -> str:
-    name, total = baseline.title, len(document.found)
+    name, total, more = baseline.title, len(document.found), proxy_words(document).more
     if not total:
         return f"The front holds no network but presets, so nothing here beats {name}."
     points = "front point" if total == 1 else "front points"
@@ -102,21 +114,22 @@ def _sentence(baseline: Point, document: FrontDocument, pairs: tuple[Comparison,
     higher = [pair for pair in pairs if pair.difference > 0]
     also = _faster_and_level(document, pairs)
     if not higher and any(point.same_network(baseline) for point in document.front):
-        return f"{name} is on the front itself: nothing found is as fast and more accurate.{also}"
+        return f"{name} is on the front itself: nothing found is as fast and {more}.{also}"
     if not higher:
         which = f"The one {points} is not" if total == 1 else f"None of the {total} {points} is"
-        return f"{which} more accurate than {name} {at_latency}.{also}"
+        return f"{which} {more} than {name} {at_latency}.{also}"
     count = len(higher)
     subject = f"{count} of {total} {points} {'is' if count == 1 else 'are'}" if total > 1 else f"The one {points} is"
-    return f"{subject} more accurate than {name} {at_latency}; {_how_sure(higher)}.{also}"
+    return f"{subject} {more} than {name} {at_latency}; {_how_sure(higher, document)}.{also}"
 
 
-def _how_sure(higher: list[Comparison]) -> str:
+def _how_sure(higher: list[Comparison], document: FrontDocument) -> str:
     spread = higher[0].spread
     if spread is None:
-        return "with a single seed each, it is not known whether the differences exceed the noise of training"
+        noise = "training" if proxy_words(document).done == "trained" else "the first weights"
+        return f"with a single seed each, it is not known whether the differences exceed the noise of {noise}"
     sure = sum(pair.standing == "better" for pair in higher)
-    seeds = f"the seed spread ({_points(spread)})"
+    seeds = f"the seed spread ({difference_text(document, spread)})"
     if len(higher) == 1:
         return f"the difference is {'larger' if sure else 'no larger'} than {seeds}"
     if sure in (0, len(higher)):
@@ -131,8 +144,9 @@ def _faster_and_level(document: FrontDocument, pairs: tuple[Comparison, ...]) ->
     if not level:
         return ""
     fastest = max(level, key=lambda pair: pair.saved_ms)
+    likeness = proxy_words(document).likeness
     return (
-        f" The fastest point that is indistinguishable from it in accuracy ({fastest.point.ref}) takes"
+        f" The fastest point that is indistinguishable from it {likeness} ({fastest.point.ref}) takes"
         f" {_latency(document, fastest.point)} against {_latency(document, fastest.baseline)}."
     )
 
@@ -142,15 +156,16 @@ def _level_with_best(document: FrontDocument) -> tuple[str, ...]:
     spread, points = seed_spread(document), [p for p in document.front if p.plotted]
     if spread is None or len(points) < 2:
         return ()
-    best = max(points, key=lambda p: p.top1 or 0.0)
+    best = max(points, key=lambda p: p.value or -math.inf)
     if best.name is not None:  # A preset: its own sentence says it already.
         return ()
-    level = [p for p in points if p is not best and (best.top1 or 0.0) - (p.top1 or 0.0) <= spread]
+    level = [p for p in points if p is not best and (best.value or 0.0) - (p.value or 0.0) <= spread]
     if not level:
         return ()
     fastest = min(level, key=lambda p: p.latency_ms or 0.0)
+    words = proxy_words(document)
     return (
-        f"The most accurate point ({best.ref}, {_latency(document, best)}) is indistinguishable in accuracy from"
+        f"The {words.most} point ({best.ref}, {_latency(document, best)}) is indistinguishable {words.likeness} from"
         f" {fastest.ref} at {_latency(document, fastest)}.",
     )
 
@@ -167,17 +182,18 @@ def _not_measured(document: FrontDocument) -> tuple[str, ...]:
     )
 
 
-def _not_trained(baseline: Point) -> str:
+def _not_valued(baseline: Point, words: ProxyWords) -> str:
     if baseline.outcome == "over budget":
-        return f"{baseline.title} breaks the budget and was not trained."
+        return f"{baseline.title} breaks the budget and was not {words.done}."
     if baseline.outcome == "failed":
-        return f"The training of {baseline.title} failed, so it is not compared."
-    return f"{baseline.title} was not trained, so it is not compared."
+        what = "The training" if words.done == "trained" else "The scoring"
+        return f"{what} of {baseline.title} failed, so it is not compared."
+    return f"{baseline.title} was not {words.done}, so it is not compared."
 
 
 def _by_accuracy(document: FrontDocument) -> tuple[Point, ...]:
     trained = [baseline for baseline in document.baselines if baseline.plotted]
-    return tuple(sorted(trained, key=lambda p: -(p.top1 or 0.0)))
+    return tuple(sorted(trained, key=lambda p: -(p.value or 0.0)))
 
 
 def _not_slower(point: Point, baseline: Point) -> bool:
@@ -186,7 +202,3 @@ def _not_slower(point: Point, baseline: Point) -> bool:
 
 def _latency(document: FrontDocument, point: Point) -> str:
     return document.known(point, f"{point.latency_ms:.1f} ms")
-
-
-def _points(difference: float) -> str:
-    return f"{100 * difference:.1f} points"

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from mvit_search._quantities import format_count
 from mvit_search.analysis.front_document import FrontDocument, Point, display_target
+from mvit_search.analysis.proxy_words import ProxyWords, proxy_words, value_text
 from mvit_search.analysis.stages import stage_summary
-from mvit_search.analysis.tables import bytes_text, latency_text, top1_text
+from mvit_search.analysis.tables import bytes_text, latency_text
 from mvit_search.records import hypervolume
 
 
@@ -17,7 +18,7 @@ class Mark(NamedTuple):
         ref: `RUN/NUMBER`, which a click hands on.
         label: what stands beside a preset.
         left_ms: distance to the lower end of the latency interval; `right_ms` to the upper.
-        top1_percent: mean over seeds; `std_percent` is its standard deviation, 0 with one seed.
+        value: mean over seeds, top-1 in % or a score; `value_std` is its standard deviation, 0 with one seed.
         facts: lines of the hover text, not escaped.
     """
 
@@ -26,18 +27,22 @@ class Mark(NamedTuple):
     latency_ms: float
     left_ms: float
     right_ms: float
-    top1_percent: float
-    std_percent: float
+    value: float
+    value_std: float
     facts: tuple[str, ...]
 
 
 class FrontFigureData(NamedTuple):
-    """The front figure. `candidates` leaves out what is drawn as front or preset; `front` is fastest first."""
+    """The front figure. `candidates` leaves out what is drawn as front or preset; `front` is fastest first.
+
+    `done` is what was done to each candidate: trained or scored.
+    """
 
     title: str
     subtitle: str
     latency_axis: str
-    top1_axis: str
+    value_axis: str
+    done: str
     candidates: tuple[Mark, ...]
     front: tuple[Mark, ...]
     presets: tuple[Mark, ...]
@@ -56,6 +61,7 @@ def front_figure_data(document: FrontDocument, candidates: Iterable[Point]) -> F
 
     A preset on the front is drawn as both, so that the line is whole and the star is there.
     """
+    words = proxy_words(document)
     device = display_target(document.target) or "the target"
     front = sorted((p for p in document.front if p.plotted), key=lambda p: p.latency_ms or 0.0)
     presets = [p for p in document.baselines if p.plotted]
@@ -65,13 +71,14 @@ def front_figure_data(document: FrontDocument, candidates: Iterable[Point]) -> F
     ways = {p.latency_how for p in (*front, *presets, *rest) if p.latency_how}
     word = " and ".join(sorted(ways, reverse=True)) if len(ways) > 1 else document.latency_word or "unknown source"
     return FrontFigureData(
-        title=f"Accuracy against latency on {device}",
-        subtitle=f"Latency {word}; accuracy from a short proxy training, not from a full one",
+        title=f"{words.subject} against latency on {device}",
+        subtitle=f"Latency {word}; {words.origin}",
         latency_axis=f"Latency on {device}, {word} (ms)",
-        top1_axis="Top-1 on held-out images, proxy training (%)",
-        candidates=tuple(_mark(p) for p in rest),
-        front=tuple(_mark(p) for p in front),
-        presets=tuple(_mark(p) for p in presets),
+        value_axis=words.axis,
+        done=words.done,
+        candidates=tuple(_mark(p, words) for p in rest),
+        front=tuple(_mark(p, words) for p in front),
+        presets=tuple(_mark(p, words) for p in presets),
     )
 
 
@@ -94,8 +101,8 @@ def progress_data(candidates: Sequence[Point], worst_latency_ms: float) -> Progr
     return ProgressData(worst_latency_ms, tuple(numbers), tuple(percent))
 
 
-def _mark(point: Point) -> Mark:
-    ms, top1 = point.latency_ms or 0.0, point.top1 or 0.0
+def _mark(point: Point, words: ProxyWords) -> Mark:
+    ms, value = point.latency_ms or 0.0, point.value or 0.0
     low = ms if point.latency_low_ms is None else point.latency_low_ms
     high = ms if point.latency_high_ms is None else point.latency_high_ms
     return Mark(
@@ -104,15 +111,15 @@ def _mark(point: Point) -> Mark:
         latency_ms=ms,
         left_ms=max(0.0, ms - low),
         right_ms=max(0.0, high - ms),
-        top1_percent=100 * top1,
-        std_percent=100 * (point.top1_std or 0.0),
-        facts=_facts(point),
+        value=words.scale * value,
+        value_std=words.scale * (point.value_std or 0.0),
+        facts=_facts(point, words),
     )
 
 
-def _facts(point: Point) -> tuple[str, ...]:
+def _facts(point: Point, words: ProxyWords) -> tuple[str, ...]:
     lines = [
-        f"Top-1 {top1_text(point)}",
+        f"{words.column.partition(' ')[0]} {value_text(point)}",
         f"Latency {latency_text(point)}",
         point.latency_source or "source of the latency unknown",
         f"{format_count(point.params)} parameters, {format_count(point.macs)} MACs,"

@@ -30,9 +30,9 @@ def front_figure(data: FrontFigureData, selected: str | None = None) -> go.Figur
 
     `customdata` of every point is its reference; `selected` rings the point of that reference.
     """
-    figure = go.Figure(layout=_layout(data.title, data.subtitle, data.latency_axis, data.top1_axis))
+    figure = go.Figure(layout=_layout(data.title, data.subtitle, data.latency_axis, data.value_axis))
     if data.candidates:
-        figure.add_trace(_scatter("Trained candidates", data.candidates, _dot(GREY, 8, opacity=0.6)))
+        figure.add_trace(_scatter(f"{data.done.capitalize()} candidates", data.candidates, _dot(GREY, 8, opacity=0.6)))
     if data.front:
         line: dict[str, object] = {"shape": "hv", "width": 2, "color": BLUE}
         dots = _dot(BLUE, 10)
@@ -42,7 +42,7 @@ def front_figure(data: FrontFigureData, selected: str | None = None) -> go.Figur
     if selected and (mark := _find(data, selected)):
         figure.add_trace(_ring(mark))
     if not data.front and not data.candidates:
-        _say_empty(figure, "No candidate has finished training yet")
+        _say_empty(figure, f"No candidate has been {data.done} yet")
     return figure
 
 
@@ -81,11 +81,11 @@ def _scatter(
         "type": "data", "symmetric": False, "array": [m.right_ms for m in marks],
         "arrayminus": [m.left_ms for m in marks], **thin,
     }  # fmt: skip
-    upright = {"type": "data", "array": [m.std_percent for m in marks], **thin}
+    upright = {"type": "data", "array": [m.value_std for m in marks], **thin}
     return go.Scatter(
         name=name,
         x=[mark.latency_ms for mark in marks],
-        y=[mark.top1_percent for mark in marks],
+        y=[mark.value for mark in marks],
         mode=mode,
         line=line,
         marker=marker,
@@ -109,9 +109,7 @@ def _dot(color: str, size: int, opacity: float = 1.0) -> dict[str, object]:
 
 def _ring(mark: Mark) -> go.Scatter:
     ring = {"symbol": "circle-open", "size": 22, "color": INK, "line": {"width": 2.5}}
-    return go.Scatter(
-        name="Picked", x=[mark.latency_ms], y=[mark.top1_percent], mode="markers", marker=ring, hoverinfo="skip"
-    )
+    return go.Scatter(name="Picked", x=[mark.latency_ms], y=[mark.value], mode="markers", marker=ring, hoverinfo="skip")
 
 
 def _find(data: FrontFigureData, ref: str) -> Mark | None:

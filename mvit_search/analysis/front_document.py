@@ -14,6 +14,7 @@ from mvit_search.records import Record
 Count = Annotated[int, Field(ge=0, lt=10**18)]
 Milliseconds = Annotated[float, Field(ge=0, lt=1e18, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Score = Annotated[float, Field(gt=-1e300, lt=1e300, allow_inf_nan=False)]
 # With a bound pydantic also refuses half a surrogate pair, which no page could be written with.
 Text = Annotated[str, Field(max_length=1_000_000)]
 
@@ -26,7 +27,8 @@ _FAMILY_NAMES = {"mobilevit": "MobileViT", "mobilevitv2": "MobileViTv2"}
 class Point(BaseModel):
     """A row of the document: a front point, a candidate or a preset. The keys are those of `Record.row`.
 
-    A preset that was not trained has no `top1`, and its own name as `ref`.
+    A preset that was not trained has no `top1`, and its own name as `ref`. Where a run scored its candidates and
+    trained none, they have `score` in the place of `top1`.
     """
 
     # Other keys may join the contract, so unknown ones are no error.
@@ -44,6 +46,9 @@ class Point(BaseModel):
     top1: Share | None = None
     top1_std: Share | None = None
     top1_by_seed: dict[str, Share] = Field(default_factory=dict)
+    score: Score | None = None
+    score_std: Annotated[Score, Field(ge=0)] | None = None
+    score_by_seed: dict[str, Score] = Field(default_factory=dict)
     error: Text | None = None
     digest: Text | None = None
     config: MobileViTConfig | None = None
@@ -51,7 +56,21 @@ class Point(BaseModel):
     @property
     def plotted(self) -> bool:
         """Whether it has both coordinates."""
-        return self.latency_ms is not None and self.top1 is not None
+        return self.latency_ms is not None and self.value is not None
+
+    @property
+    def value(self) -> float | None:
+        """What the run maximised: top-1, 0..1, or a score."""
+        return self.top1 if self.score is None else self.score
+
+    @property
+    def value_std(self) -> float | None:
+        """Its sample standard deviation over seeds."""
+        return self.top1_std if self.score is None else self.score_std
+
+    @property
+    def value_by_seed(self) -> dict[str, float]:
+        return self.top1_by_seed if self.score is None else self.score_by_seed
 
     @property
     def title(self) -> str:
@@ -76,6 +95,7 @@ class FrontDocument(BaseModel):
     Attributes:
         directory: the run's folder, as it was written when the run began.
         state: `running`, `finished`, `stopped` (by its user), `failed` (by an error); `CUT_SHORT` if it was killed.
+        proxy: what values come from: `training`, `zero-cost:NAME` or `table:FILE`.
         latency_measured: whether the latencies were measured; None where some were, or the document does not say.
         hypervolume_reference: holds the `latency_ms` that the box ends at.
     """
@@ -88,7 +108,10 @@ class FrontDocument(BaseModel):
     budget: Count | None = None
     state: Text = "finished"
     ended_by: Text | None = None
+    proxy: Text = "training"
     trained: Count = 0
+    scored: Count = 0
+    prescreened: Count = 0
     rejected: Count = 0
     duplicates: Count = 0
     failed: Count = 0
@@ -96,6 +119,11 @@ class FrontDocument(BaseModel):
     hypervolume_reference: dict[str, Milliseconds] = Field(default_factory=dict)
     front: tuple[Point, ...] = ()
     baselines: tuple[Point, ...] = ()
+
+    @property
+    def evaluated(self) -> int:
+        """Candidates that have a value: trained, or scored where none is trained."""
+        return self.trained + self.scored
 
     @property
     def found(self) -> tuple[Point, ...]:

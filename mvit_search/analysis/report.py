@@ -15,6 +15,7 @@ from mvit_search.analysis.figure_data import front_figure_data, progress_data
 from mvit_search.analysis.front_document import FrontDocument, Point, candidate_points, display_target, read_document
 from mvit_search.analysis.liveness import read_front_now
 from mvit_search.analysis.page import figure_html, footer_html, page_html, scrolling, section, write_page
+from mvit_search.analysis.proxy_words import proxy_words, value_text
 from mvit_search.analysis.run_facts import (
     export_command,
     how_it_ended,
@@ -24,7 +25,7 @@ from mvit_search.analysis.run_facts import (
     run_facts,
 )
 from mvit_search.analysis.stages import STAGE_COLUMNS, stage_rows
-from mvit_search.analysis.tables import Table, TableRow, baseline_rows, front_rows, sourced_latency_text, top1_text
+from mvit_search.analysis.tables import Table, TableRow, baseline_rows, front_rows, sourced_latency_text
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
 
@@ -95,15 +96,17 @@ def _key_points(front: FrontDocument) -> str:
     points = [point for point in front.front if point.plotted]
     if not points:
         return ""
-    ends = [("Most accurate", points[-1])] + ([("Fastest", points[0])] if len(points) > 1 else [])
+    ends = [(proxy_words(front).most.capitalize(), points[-1])] + ([("Fastest", points[0])] if len(points) > 1 else [])
     tiles = "".join(
-        f"<div><dt>{label}</dt><dd><strong>{escape(top1_text(point))}</strong>"
+        f"<div><dt>{label}</dt><dd><strong>{escape(value_text(point))}</strong>"
         f"<span>{escape(sourced_latency_text(point, front))}, {escape(format_count(point.params))} parameters</span>"
         f"<span><code>{escape(point.ref or point.title)}</code></span></dd></div>"
         for label, point in ends
     )
     tried = f"<span>{front.failed} failed, {front.rejected} proposals rejected before training</span>"
-    tiles += f"<div><dt>Candidates trained</dt><dd><strong>{front.trained}</strong>{tried}</dd></div>"
+    tiles += (
+        f"<div><dt>Candidates {proxy_words(front).done}</dt><dd><strong>{front.evaluated}</strong>{tried}</dd></div>"
+    )
     return f'<dl class="tiles">{tiles}</dl>'
 
 
@@ -117,7 +120,7 @@ def _figures(front: FrontDocument, candidates: Sequence[Point]) -> str:
     )
     parts = [f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"]
     worst_ms = front.hypervolume_reference.get("latency_ms")
-    if worst_ms and worst_ms > 0 and len(candidates) > 1:
+    if front.hypervolume is not None and worst_ms and worst_ms > 0 and len(candidates) > 1:
         grown = figure_html("progress-figure", progress_figure(progress_data(candidates, worst_ms)))
         parts.append(f"<figure>{grown}</figure>")
     return section("The front", "".join(parts))
@@ -156,7 +159,7 @@ def _architectures(front: FrontDocument) -> str:
     if not shown:
         return ""
     blocks = "".join(_architecture(front, point, is_open=index == len(shown) - 1) for index, point in enumerate(shown))
-    return section("Architectures", f"<p>Stage by stage; the most accurate is open.</p>{blocks}")
+    return section("Architectures", f"<p>Stage by stage; the {proxy_words(front).most} is open.</p>{blocks}")
 
 
 def _architecture(front: FrontDocument, point: Point, *, is_open: bool) -> str:
@@ -167,7 +170,7 @@ def _architecture(front: FrontDocument, point: Point, *, is_open: bool) -> str:
     )
     table = f"<table><thead><tr>{_column_heads(STAGE_COLUMNS)}</tr></thead><tbody>{rows}</tbody></table>"
     height, width = point.config.image_size
-    facts = f"{top1_text(point)}, {sourced_latency_text(point, front)}, {format_count(point.params)} parameters"
+    facts = f"{value_text(point)}, {sourced_latency_text(point, front)}, {format_count(point.params)} parameters"
     config = escape(json.dumps(point.config.model_dump(mode="json"), indent=2))
     return (
         f"<details{' open' if is_open else ''}><summary><strong>{escape(point.title)}</strong>"

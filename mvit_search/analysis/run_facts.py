@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mvit_search._quantities import format_count
 from mvit_search.analysis.comparison import seed_spread
 from mvit_search.analysis.front_document import CUT_SHORT, FrontDocument, display_target
+from mvit_search.analysis.proxy_words import difference_text, proxy_words
 from mvit_search.analysis.tables import latency_source
 
 _RESULTS_DIR = Path("results")
@@ -22,7 +23,8 @@ _FLAGS = {
     "budget": "budget", "target": "target", "space": "space", "data": "data", "trials": "trials", "time_s": "time",
     "seed": "seed", "sampler": "sampler", "final_seeds": "final-seeds", "num_classes": "num-classes",
     "images": "images", "epochs": "epochs", "proxy_size": "proxy-size", "device": "device", "threads": "threads",
-    "stand_in": "stand-in", "patience_s": "patience",
+    "proxy": "proxy", "prescreen": "prescreen", "data_fraction": "data-fraction", "stand_in": "stand-in",
+    "patience_s": "patience",
 }  # fmt: skip
 
 
@@ -41,9 +43,10 @@ def run_facts(run: Mapping[str, Any], document: FrontDocument) -> tuple[Fact, ..
         Fact("Latency", latency_source(document) if document.latency_sources else ""),
         Fact("Search space", _space(_part(run, "space"))),
         Fact("Data", _data(_part(run, "data"))),
+        Fact("Proxy", "" if document.proxy == "training" else f"{document.proxy}: {proxy_words(document).origin}"),
         Fact("Proxy training", _pairs(_part(run, "recipe"))),
         Fact("Candidates", _counts(document)),
-        Fact("Sampler and seed", _sampler(_part(run, "settings"))),
+        Fact("Sampler and seed", _sampler(_part(run, "settings"), proxy_words(document).done)),
         Fact("Versions", _pairs(_part(run, "versions"))),
         Fact("Machine", _pairs(_part(run, "machine"))),
         Fact("Code revision", str(run.get("git_revision") or "")),
@@ -56,8 +59,9 @@ def reproduce_command(run: Mapping[str, Any], name: str, results_dir: Path = _RE
     settings = _part(run, "settings")
     parts = ["mvit-search", "run"]
     for key, flag in _FLAGS.items():
-        # Patience without a stand-in is a default that changes nothing.
-        if settings.get(key) is not None and (key != "patience_s" or settings.get("stand_in")):
+        # Patience without a stand-in is a default that changes nothing, and so is training.
+        idle = (key == "patience_s" and not settings.get("stand_in")) or settings.get(key) == "training"
+        if settings.get(key) is not None and not idle:
             parts += [f"--{flag}", _flag_value(key, settings[key])]
     if results_dir != _RESULTS_DIR:
         parts += ["--results-dir", str(results_dir)]
@@ -85,17 +89,19 @@ def how_it_ended(document: FrontDocument) -> str:
 
 def limits_of_the_numbers(document: FrontDocument) -> tuple[str, ...]:
     """What a reader must not conclude, one sentence or two each."""
-    spread = seed_spread(document)
+    spread, words = seed_spread(document), proxy_words(document)
+    scores = words.done == "scored"
+    one, many, lucky = ("score", "scores", "scores") if scores else ("accuracy", "trainings", "accuracies")
+    noise = "the first weights" if scores else "training"
     return (
         _latency_limit(document),
-        "Top-1 comes from a short proxy training on held-out images of the data above. It is there to rank"
-        " candidates, not to say how accurate one would be after a full training.",
-        "Every accuracy comes from one training seed so far, so no difference can be told from the noise of training."
+        words.limit,
+        f"Every {one} comes from one {words.done} seed so far, so no difference can be told from the noise of {noise}."
         if spread is None
-        else f"Two trainings of the same network differ by about {100 * spread:.1f} points here (seed spread: standard"
-        " deviation of such a difference, pooled over all rows with several seeds). Differences up to that are called"
-        " indistinguishable; one somewhat larger is still no proof.",
-        "The front is chosen from many candidates by the same figures that it shows, so its accuracies lean to the"
+        else f"Two {many} of the same network differ by about {difference_text(document, spread)} here (seed spread:"
+        " standard deviation of such a difference, pooled over all rows with several seeds). Differences up to that"
+        " are called indistinguishable; one somewhat larger is still no proof.",
+        f"The front is chosen from many candidates by the same figures that it shows, so its {lucky} lean to the"
         " lucky side. Train a pick in full before relying on it.",
         "MACs count one multiply-add as one; papers print the same figure as FLOPs. Peak activations are computed"
         " from the operator table for fp16 and one image, without a runtime's scratch space.",
@@ -157,16 +163,19 @@ def _data(data: Mapping[str, Any]) -> str:
 
 def _counts(document: FrontDocument) -> str:
     text = (
-        f"{document.trained} trained, {document.failed} failed; {document.rejected} proposals over a limit and"
-        f" {document.duplicates} duplicates cost no training; {STATES.get(document.state, document.state)}"
+        f"{document.evaluated} {proxy_words(document).done}, {document.failed} failed; {document.rejected} proposals over"
+        f" a limit and {document.duplicates} duplicates cost no training;"
+        f" {STATES.get(document.state, document.state)}"
     )
+    if document.prescreened:
+        text += f"; {document.prescreened} were scored and not chosen for training"
     return f"{text} (ended by: {document.ended_by})" if document.ended_by else text
 
 
-def _sampler(settings: Mapping[str, Any]) -> str:
+def _sampler(settings: Mapping[str, Any], done: str) -> str:
     parts = [str(settings["sampler"])] if settings.get("sampler") else []
     parts += [f"search seed {settings['seed']}"] if settings.get("seed") is not None else []
-    parts += [f"front trained with {settings['final_seeds']} seeds each"] if settings.get("final_seeds") else []
+    parts += [f"front {done} with {settings['final_seeds']} seeds each"] if settings.get("final_seeds") else []
     return ", ".join(parts)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from mvit_search._quantities import format_bytes, format_count
 from mvit_search.analysis.comparison import Comparison, comparisons
 from mvit_search.analysis.front_document import FrontDocument, Point, read_document
+from mvit_search.analysis.proxy_words import difference_text, proxy_words, value_text
 
 NONE = "–"
 Kind = Literal["front", "baseline"]
@@ -57,7 +58,7 @@ def front_table(document: dict[str, Any]) -> Table:
 
 
 def baseline_table(document: dict[str, Any]) -> Table:
-    """The presets, in the document's order; one over the budget has no accuracy.
+    """The presets, in the document's order; one over the budget has no value.
 
     Raises:
         InputError: the document breaks its contract.
@@ -72,7 +73,11 @@ def front_rows(document: FrontDocument) -> Table:
     for point in document.front:
         own = [pair for pair in pairs if pair.point is point]
         beats = tuple(pair.baseline.title for pair in own if pair.standing == "better")
-        standing = "is a preset" if point.name else "; ".join(filter(None, map(_standing, own))) or NONE
+        standing = (
+            "is a preset"
+            if point.name
+            else "; ".join(filter(None, (_standing(pair, document) for pair in own))) or NONE
+        )
         rows.append(TableRow(point.ref, "front", (*_cells(point, document), standing), beats))
     return Table(_columns(document), tuple(rows))
 
@@ -132,17 +137,6 @@ def latency_text(point: Point) -> str:
     return f"{text} [{_ms(point.latency_low_ms)}, {_ms(point.latency_high_ms)}]"
 
 
-def top1_text(point: Point) -> str:
-    """`93.4 % ± 0.6 (3 seeds)`: mean and sample standard deviation."""
-    if point.top1 is None:
-        return NONE
-    text = f"{100 * point.top1:.1f} %"
-    if point.top1_std is not None:
-        text += f" ± {100 * point.top1_std:.1f}"
-    seeds = len(point.top1_by_seed)
-    return f"{text} ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else text
-
-
 def _shared_source(sources: Sequence[str]) -> str:
     """The leading parts that all of one kind share, and a word for what differs."""
     if len(sources) == 1:
@@ -160,17 +154,25 @@ def _shared_source(sources: Sequence[str]) -> str:
 
 def _columns(document: FrontDocument) -> tuple[str, ...]:
     latency = latency_title(document)
-    return "Reference", "Parameters", "MACs", "Peak activations", latency, "Top-1 (proxy)", "Against presets"
+    return (
+        "Reference",
+        "Parameters",
+        "MACs",
+        "Peak activations",
+        latency,
+        proxy_words(document).column,
+        "Against presets",
+    )
 
 
 def _cells(point: Point, document: FrontDocument) -> tuple[str, ...]:
     reference = f"{point.title} ({point.ref})" if point.name and point.ref != point.name else point.title
     params, macs, peak = format_count(point.params), format_count(point.macs), bytes_text(point.peak_activation_bytes)
-    return reference, params, macs, peak, latency_cell(point, document), top1_text(point)
+    return reference, params, macs, peak, latency_cell(point, document), value_text(point)
 
 
-def _standing(pair: Comparison) -> str:
-    name, points = pair.baseline.title, f"{100 * pair.difference:.1f} points"
+def _standing(pair: Comparison, document: FrontDocument) -> str:
+    name, points = pair.baseline.title, difference_text(document, pair.difference)
     if pair.standing == "better":
         return f"beats {name} by {points}"
     if pair.standing == "unknown":
@@ -181,7 +183,7 @@ def _standing(pair: Comparison) -> str:
 
 
 def _why_no_accuracy(point: Point) -> str:
-    return "preset" if point.outcome == "trained" else f"preset, {point.outcome}"
+    return "preset" if point.outcome in ("trained", "scored") else f"preset, {point.outcome}"
 
 
 def _ms(value: float) -> str:

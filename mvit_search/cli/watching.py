@@ -77,13 +77,13 @@ def _counters(progress: "Progress") -> "Table":
     best = progress.best
     columns = {
         "phase": progress.phase,
-        "trained": f"{progress.trained} of {progress.trials}"
+        "candidates": f"{progress.trained} of {progress.trials}"
         + (f" ({progress.failed} failed)" if progress.failed else ""),
         "over budget": str(progress.rejected),
         "repeated": str(progress.duplicates),
         "finals": f"{done} of {planned}" if planned else "-",
-        "best top-1": _point(best) if best else "-",
-        "hypervolume": f"{progress.hypervolume:.4f}",
+        "best": _point(best) if best else "-",
+        "hypervolume": "-" if progress.hypervolume is None else f"{progress.hypervolume:.4f}",
         "elapsed": format_seconds(progress.elapsed_s),
         "left": f"about {format_seconds(progress.remaining_s)}" if progress.remaining_s is not None else "-",
     }
@@ -94,9 +94,12 @@ def _counters(progress: "Progress") -> "Table":
 
 
 def _point(record: "Record") -> str:
-    """`91.8 % at predicted 7.32 ms`."""
+    """`top-1 91.8 % at predicted 7.32 ms`, or `score 117.61 at ...`."""
+    from mvit_search.analysis.proxy_words import score_text
+
     assert record.latency is not None
-    return f"{100 * record.top1:.1f} % at {record.latency.how} {record.latency_ms:.2f} ms"
+    value = f"score {score_text(record.value)}" if record.score_by_seed else f"top-1 {100 * record.value:.1f} %"
+    return f"{value} at {record.latency.how} {record.latency_ms:.2f} ms"
 
 
 def _line(progress: "Progress", record: "Record") -> str:
@@ -104,7 +107,8 @@ def _line(progress: "Progress", record: "Record") -> str:
     counts = f"{progress.rejected} over budget, {progress.duplicates} repeated"
     best = f", best {_point(progress.best)}" if progress.best else ""
     left = f", about {format_seconds(progress.remaining_s)} left" if progress.remaining_s is not None else ""
-    return f"{_finished(progress, record)} ({counts}{best}, hypervolume {progress.hypervolume:.4f}{left})"
+    volume = "" if progress.hypervolume is None else f", hypervolume {progress.hypervolume:.4f}"
+    return f"{_finished(progress, record)} ({counts}{best}{volume}{left})"
 
 
 def _finished(progress: "Progress", record: "Record") -> str:
@@ -113,5 +117,5 @@ def _finished(progress: "Progress", record: "Record") -> str:
     trained = f"{progress.trained + progress.failed}/{progress.trials}"
     where = f"final {done}/{planned}" if progress.phase == "finals" else trained
     what = f"{record.name or f'#{record.number}'}: {format_count(record.params)} params"
-    result = f"top-1 {_point(record)}" if record.outcome == "trained" else f"failed: {record.error}"
+    result = _point(record) if record.succeeded else f"failed: {record.error}"
     return f"[{where}] {what}, {result}"

@@ -37,8 +37,8 @@ def test_marks_carry_intervals_spread_and_facts(records, data):
         record = by_ref[mark.ref]
         assert mark.latency_ms - mark.left_ms == pytest.approx(record.latency.low_ms)
         assert mark.latency_ms + mark.right_ms == pytest.approx(record.latency.high_ms)
-        assert mark.top1_percent == pytest.approx(100 * record.top1)
-        assert mark.std_percent == pytest.approx(100 * record.top1_std)
+        assert mark.value == pytest.approx(100 * record.top1)
+        assert mark.value_std == pytest.approx(100 * record.top1_std)
         assert record.latency.source in mark.facts
         assert stage_summary(record.config) in mark.facts[-1]
     latencies = [mark.latency_ms for mark in data.front]
@@ -47,7 +47,7 @@ def test_marks_carry_intervals_spread_and_facts(records, data):
 
 def test_axes_say_device_unit_source_and_proxy(data):
     assert data.latency_axis == "Latency on iPhone 12, predicted (ms)"
-    assert data.top1_axis == "Top-1 on held-out images, proxy training (%)"
+    assert data.value_axis == "Top-1 on held-out images, proxy training (%)"
     assert "predicted" in data.subtitle
     assert "proxy" in data.subtitle
 
