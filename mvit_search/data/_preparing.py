@@ -6,6 +6,7 @@ The same for every source, so that no source can leak held-out pictures or choos
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,6 +86,14 @@ def prepare(name: str, catalogue: Catalogue, choice: Choice, cache: Cache | None
             pixels than can be held, too many unreadable pictures, or held-out pictures that are all copies.
     """
     chosen = _chosen(name, catalogue, choice)
+    with warnings.catch_warnings():
+        # What is wrong with a picture is told once, by name, if it cannot be read for it. Here and not where it is
+        # decoded: the filters are those of all threads.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        return _prepared(name, catalogue, chosen, choice, cache)
+
+
+def _prepared(name: str, catalogue: Catalogue, chosen: "_Chosen", choice: Choice, cache: Cache | None) -> ImageSet:
     count = sum(len(part.indices) for part in chosen.parts)
     tally = _Tally(name, choice.unreadable_limit(count))
     size, classes = choice.image_size, catalogue.class_names

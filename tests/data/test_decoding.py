@@ -1,20 +1,28 @@
 """Pictures of every mode and shape become the same square RGB."""
 
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mvit_search.data._decoding import decode
+from mvit_search.data._base import Images
+from mvit_search.data._catalogue import Unreadable
+from mvit_search.data._decoding import decode, in_order, picture
 from mvit_search.errors import InputError
 
 GREY = 150
 
 
 def saved(image: Image.Image, path: Path) -> np.ndarray:
+    """The decoded file, which its bytes alone give too."""
     image.save(path)
-    return decode(path, 16)
+    pixels = decode(path, 16)
+    np.testing.assert_array_equal(picture(path.read_bytes(), "bytes", 16), pixels)
+    return pixels
 
 
 @pytest.mark.parametrize(
@@ -83,3 +91,57 @@ def test_exif_orientation_turns_the_image(tmp_path: Path) -> None:
 def test_missing_file_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.png"):
         decode(tmp_path / "gone.png", 16)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_bytes_that_are_no_image_are_unreadable_by_name(content: bytes) -> None:
+    found = picture(content, "set.tar:a.png", 16)
+    assert isinstance(found, Unreadable)
+    assert found.name == "set.tar:a.png"
+    assert found.reason.startswith("cannot be read as an image (")
+    assert "0x" not in found.reason  # no address in memory: the same picture gives the same words
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_cut_file_of_every_length_is_unreadable_or_whole(tmp_path: Path) -> None:
+    for suffix in ("jpg", "png", "gif", "webp", "tif"):
+        Image.effect_noise((24, 24), 50).convert("RGB").save(tmp_path / f"x.{suffix}")
+        content = (tmp_path / f"x.{suffix}").read_bytes()
+        whole = picture(content, suffix, 16)
+        for length in range(0, len(content) - 1, 23):
+            cut = picture(content[:length], suffix, 16)
+            assert isinstance(cut, Unreadable) or np.array_equal(cut, whole)
+
+
+def numbered(chunk: Sequence[int]) -> list[Images | Unreadable]:
+    time.sleep(0.002 * (chunk[0] % 3))  # later ones are often done first
+    return [Unreadable(str(number), "") for number in chunk]
+
+
+def test_many_threads_keep_the_order() -> None:
+    chunks = [list(range(start, start + 3)) for start in range(0, 300, 3)]
+    assert [one.name for one in in_order(numbered, chunks) if isinstance(one, Unreadable)] == [*map(str, range(300))]
+
+
+def test_few_chunks_are_under_way_at_once() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[list[int]]:
+        for number in count():
+            taken.append(number)
+            yield [number]
+
+    found = in_order(numbered, endless())
+    for _ in range(10):
+        next(found)
+    found.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 10 + 2 * 16 + 1
+
+
+def test_what_fails_while_chunks_are_read_comes_out() -> None:
+    def broken() -> Iterator[list[int]]:
+        yield [0]
+        raise InputError("data", "x", "is cut off")
+
+    with pytest.raises(InputError, match="is cut off"):
+        list(in_order(numbered, broken()))

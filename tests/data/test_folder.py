@@ -10,7 +10,7 @@ from PIL import Image
 
 from mvit_search.data import ImageSet, load_data
 from mvit_search.data._base import image_set
-from mvit_search.data._decoding import decode
+from mvit_search.data._decoding import decode, picture
 from mvit_search.errors import InputError
 
 SIZE = 16
@@ -147,3 +147,13 @@ def test_the_digest_does_not_know_the_source() -> None:
     sets = [image_set("name", CLASSES, (images[:2], labels), (images[2:], labels), text) for text in ("one", "two")]
     assert sets[0].source != sets[1].source
     assert sets[0].digest == sets[1].digest
+
+
+def test_what_pillow_warns_of_is_told_by_name_alone(root: Path) -> None:
+    """Warnings are errors here: one that came out of a thread would end the loading."""
+    path = root / "train" / "cat" / "x.tif"
+    Image.new("RGB", (20, 20)).save(path)
+    path.write_bytes(path.read_bytes()[:9])
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        picture(path, "x.tif", SIZE)
+    assert len(load(root).skipped) == 1
