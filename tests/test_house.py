@@ -30,7 +30,7 @@ TORCH_FREE_FILES = (
     "architecture/__init__.py",
 )
 TORCH_FILES = (
-    "blocks", "network", "weights", "task_networks", "checkpoints", "neural_engine", "random_weights",
+    "blocks", "network", "training_ops", "weights", "task_networks", "checkpoints", "neural_engine", "random_weights",
 )  # fmt: skip
 
 

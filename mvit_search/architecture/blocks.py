@@ -10,6 +10,13 @@ from torch.nn import functional as F
 
 from mvit_search.architecture.config import Activation, MobileViTStage
 from mvit_search.architecture.rows import hidden_channels, patched_size
+from mvit_search.architecture.training_ops import (
+    Linear,
+    fold_rows,
+    in_eager_training,
+    linear,
+    unfold_rows,
+)  # fmt: skip
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "silu": nn.SiLU,
@@ -68,11 +75,15 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.out = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, patches, dim = x.shape  # (B*P, N, d)
+        if patches == 1 and in_eager_training(self):
+            # A softmax over one patch is 1: attention returns the values, and queries and keys have no gradient.
+            value = linear(self, x, self.qkv.weight[2 * dim :], self.qkv.bias[2 * dim :])
+            return self.out(value)  # type: ignore[no-any-return]
         q, k, v = (
             part.reshape(batch, patches, self.num_heads, dim // self.num_heads).transpose(1, 2)
             for part in self.qkv(x).chunk(3, dim=-1)
@@ -90,7 +101,7 @@ class TransformerLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attention = Attention(dim, stage.num_heads)
         self.norm2 = nn.LayerNorm(dim)
-        self.ffn = nn.Sequential(nn.Linear(dim, stage.ffn_dim), activation(act), nn.Linear(stage.ffn_dim, dim))
+        self.ffn = nn.Sequential(Linear(dim, stage.ffn_dim), activation(act), Linear(stage.ffn_dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -116,10 +127,11 @@ class MobileViTBlock(nn.Module):
         size = (y.shape[-2], y.shape[-1])
         patched = (patched_size(size[0], self.patch[0]), patched_size(size[1], self.patch[1]))
         y = resize(y, patched, align_corners=False)
-        tokens = unfold(y, *self.patch)  # (B*P, N, d)
+        fast = in_eager_training(self)
+        tokens = (unfold_rows if fast else unfold)(y, *self.patch)  # (B*P, N, d)
         for layer in self.transformer:
             tokens = layer(tokens)
-        y = fold(self.norm(tokens), *self.patch, *patched)  # (B, d, H', W')
+        y = (fold_rows if fast else fold)(self.norm(tokens), *self.patch, *patched)  # (B, d, H', W')
         y = self.from_dim(resize(y, size, align_corners=False))
         if self.fuse is not None:
             y = self.fuse(torch.cat((x, y), dim=1))
