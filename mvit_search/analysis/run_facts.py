@@ -163,8 +163,8 @@ def _data(data: Mapping[str, Any]) -> str:
 
 def _counts(document: FrontDocument) -> str:
     text = (
-        f"{document.evaluated} {proxy_words(document).done}, {document.failed} failed; {document.rejected} proposals over"
-        f" a limit and {document.duplicates} duplicates cost no training;"
+        f"{document.evaluated} {proxy_words(document).done}, {document.failed} failed; {document.rejected} proposals"
+        f" over a limit and {document.duplicates} duplicates cost no training;"
         f" {STATES.get(document.state, document.state)}"
     )
     if document.prescreened:

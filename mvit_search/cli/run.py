@@ -32,11 +32,31 @@ def run(
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits (built in), or an image folder: train/ and val|test/, or class folders (default: digits)."
+            help="digits or shapes (built in); an image folder: train/ and val|test/, or class folders; an archive of "
+            "one (tar, zip); a .npz file; cifar:, datasets:, webdataset: and a path (default: digits)."
         ),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Most training images, class-balanced (default: all).")
+    ] = None,
+    data_fraction: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the training images, class-balanced (default: all).", metavar="F"),
+    ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            help="What ranks candidates: training; zero-cost:NAME, a score without training (docs/zero-cost.md) "
+            "(default: training)."
+        ),
+    ] = None,
+    prescreen: Annotated[
+        str | None,
+        typer.Option(help="Train the best of K proposals by a zero-cost score, e.g. synflow:8.", metavar="NAME:K"),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(help="Replay trainings recorded in a table instead of training.", metavar="FILE[#FIDELITY]"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of proxy training (default: the recipe's).")] = None,
     proxy_size: Annotated[
@@ -77,7 +97,8 @@ def run(
 ) -> None:
     """Search the space inside the budget and leave an accuracy-latency Pareto front in the results folder."""
     given = _given(
-        budget=budget, target=target, space=space, data=data, images=images, epochs=epochs, proxy_size=proxy_size,
+        budget=budget, target=target, space=space, data=data, images=images, data_fraction=data_fraction, proxy=proxy,
+        prescreen=prescreen, table=table, epochs=epochs, proxy_size=proxy_size,
         trials=trials, time=time, final_seeds=final_seeds, seed=seed, sampler=sampler, num_classes=num_classes,
         device=device, threads=threads, allow_predicted=allow_predicted, stand_in=stand_in, patience=patience,
     )  # fmt: skip
@@ -93,12 +114,18 @@ def run(
 
 
 def _given(
-    *, budget: str | None, time: str | None, patience: str | None, allow_predicted: bool, **others: Any
-) -> dict[str, Any]:
+    *, budget: str | None, time: str | None, patience: str | None, allow_predicted: bool, table: str | None,
+    **others: Any,
+) -> dict[str, Any]:  # fmt: skip
     """The settings that the user gave, parsed."""
     from mvit_search._quantities import parse_count, parse_seconds
+    from mvit_search.errors import InputError
 
     given = {key: value for key, value in others.items() if value is not None}
+    if table is not None:
+        if "proxy" in given:
+            raise InputError("--table", table, "is a proxy of its own", "leave --proxy out")
+        given["proxy"] = f"table:{table}"
     if budget is not None:
         given["budget"] = parse_count(budget, "--budget")
     if time is not None:
@@ -125,7 +152,8 @@ def _folder(given: dict[str, Any], results_dir: Path, name: str | None, resume: 
     if name is None:
         # A server's address without `http://`: `2M-192.168.1.20_8765`.
         parts = [format_count(given["budget"]).replace(".00", ""), given["target"].rpartition("://")[2].rstrip("/")]
-        parts += [Path(given[key]).name.removesuffix(".yaml") for key in ("space", "data", "sampler") if key in given]
+        words = ("space", "data", "proxy", "prescreen", "sampler")
+        parts += [Path(given[key]).name.removesuffix(".yaml") for key in words if key in given]
         parts += [f"seed{given['seed']}"] if "seed" in given else []
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))[:100]
     elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -167,13 +195,17 @@ def _search(folder: "RunFolder", given: dict[str, Any]) -> dict[str, Any]:
 
 def _closing(document: dict[str, Any], report: Path) -> str:
     """How the run ended, and what to do with it."""
+    done = "scored" if document["proxy"].startswith("zero-cost:") else "trained"
+    replayed = document["proxy"].startswith("table:")
     ended = {
-        "trials": "All candidates trained",
+        "trials": f"All candidates {done}",
         "time": "Time limit reached (carry on with --resume and a longer --time)",
-        "space exhausted": "Nothing new left in the space",
+        "space exhausted": "Nothing new left in the space" + (", as far as the table goes" if replayed else ""),
         "target unavailable": "Time limit reached while the measurement server did not answer (carry on with --resume)",
     }
-    counts = f"{document['trained']} trained, {document['failed']} failed, {document['rejected']} over budget"
+    counts = f"{document.get(done, 0)} {done}, {document['failed']} failed, {document['rejected']} over budget"
+    if document.get("prescreened"):
+        counts += f", {document['prescreened']} prescreened away"
     reference = shlex.quote(document["directory"] + "/best")
     return (
         f"{ended[document['ended_by']]}: {counts}, {document['duplicates']} repeated.\n"
