@@ -52,7 +52,8 @@ def noise_sentences(found: Findings) -> tuple[str, ...]:
     spread = found.spread
     if spread.within is None:
         words.append(
-            "It has one seed a candidate, so its own noise is unknown and every tau is lower than it should be."
+            "It has one seed a candidate, so its own noise is unknown. That noise lowers the tau of whatever does not"
+            " share its trainings."
         )
     else:
         words.append(
