@@ -11,7 +11,9 @@ from mvit_search.proxy import default_recipe
 from mvit_search.records import RunFolder
 from mvit_search.search import Evaluation, Plan, RunSettings, Search, Silent, Store
 from mvit_search.search.limits import Limits
-from mvit_search.space import load_space
+from mvit_search.search.proxies import parse_prescreen, parse_proxy
+from mvit_search.search.replay import Replay
+from mvit_search.space import SearchSpace, load_space
 
 
 class Killed(BaseException):
@@ -44,26 +46,44 @@ class FormulaEvaluator:
         return Evaluation(0.5 + 0.4 * params / (params + 2e6) + noise, 1.0)
 
 
-def make_plan(**settings) -> Plan:
+class FormulaScreener:
+    """Mirrors `ZeroCostEvaluator`: the more parameters the better, but for noise; writes down what it scored."""
+
+    def __init__(self, *, fails: Callable[[MobileViTConfig], bool] = lambda config: False) -> None:
+        self.done: list[str] = []
+        self._fails = fails
+
+    def evaluate(self, config: MobileViTConfig, seed: int) -> Evaluation:
+        self.done.append(config.digest())
+        if self._fails(config):
+            return Evaluation(None, 0.1, "the score is nan")
+        return Evaluation(params_of(config) / 1e6 + random.Random(config.digest()).gauss(0, 0.3) - 5, 0.1)
+
+
+def make_plan(replay: Callable[[SearchSpace, Limits, RunSettings], Replay] | None = None, **settings) -> Plan:
     """A plan with the default space and the built-in digits, which nothing here trains on."""
     chosen = RunSettings(**{"target": "iphone12", "budget": 6_000_000, "time_s": 1e9, **settings})
-    recipe = default_recipe("digits")
+    space, limits = load_space(chosen.space), Limits(chosen.budget, chosen.num_classes)
     return Plan(
         chosen,
-        load_space(chosen.space),
+        space,
         load_target(chosen.target),
-        Limits(chosen.budget, chosen.num_classes),
+        limits,
         load_data("digits", image_size=16),
-        recipe,
+        default_recipe("digits"),
+        proxy=parse_proxy(chosen.proxy),
+        prescreen=parse_prescreen(chosen.prescreen) if chosen.prescreen else None,
+        replay=replay(space, limits, chosen) if replay else None,
     )
 
 
-def search(path, evaluator=None, observer=None, clock=None, **settings):
+def search(path, evaluator=None, observer=None, clock=None, screener=None, **settings):
     """Run or carry on a search in `path`; returns the front document."""
     plan = make_plan(**settings)
     folder = RunFolder(path)
     with Store.open(folder) as store:
         store.pin(plan.pins())
         folder.write_run(plan.describe(folder.name))
-        arguments = {} if clock is None else {"clock": clock}
-        return Search(plan, store, folder, evaluator or FormulaEvaluator(), observer or Silent(), **arguments).run()
+        arguments = {"screener": screener} if clock is None else {"screener": screener, "clock": clock}
+        worker = evaluator or plan.replay or FormulaEvaluator()
+        return Search(plan, store, folder, worker, observer or Silent(), **arguments).run()
