@@ -57,7 +57,8 @@ def choose_candidates(
     pool = _pool(space, target, budget, smallest, seed)
     pool = [candidate for candidate in pool if candidate.config not in {c.config for c in chosen}]
     if not pool:
-        raise InputError("budget", budget, f"space {space.name} has no candidate of {smallest} to {budget} parameters")
+        rule = f"space {space.name} has no candidate of {smallest:,} to {budget:,} parameters"
+        raise InputError("--budget", budget, rule, "ask for another --budget or --smallest")
     index = 0
     while len(chosen) < count and pool:
         index += 1
