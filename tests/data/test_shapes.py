@@ -19,7 +19,7 @@ def drawn(indices: object, size: int = 32, side: str = "train", seed: int = 0, a
 
 def scene(count: int, seed: int = 0) -> _Scene:
     generators = [np.random.default_rng((seed, 0, index)) for index in range(count)]
-    return _scene(np.arange(count) % CLASSES, _Draws(generators))
+    return _scene(np.arange(count) % CLASSES, _Draws(generators), 32)
 
 
 def test_counts_and_classes() -> None:
@@ -69,14 +69,30 @@ def test_no_picture_stands_on_both_sides_nor_under_two_seeds() -> None:
 
 
 def test_an_index_is_one_scene_at_every_resolution() -> None:
-    large, small = drawn(np.arange(60), 64).astype(float), drawn(np.arange(60), 32).astype(float)
-    halved = large.reshape(60, 32, 2, 32, 2, 3).mean(axis=(2, 4))
-
     def alike(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.mean([np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]))
 
-    assert alike(halved, small) > 0.85
-    assert alike(halved, np.roll(small, CLASSES, axis=0)) < 0.4  # another scene of the same class
+    def coarse(size: int) -> np.ndarray:
+        """Without what is finer than a sixteenth of the side."""
+        block = size // 16
+        return drawn(np.arange(60), size).reshape(60, 16, block, 16, block, 3).astype(float).mean(axis=(2, 4))
+
+    small = coarse(32)
+    assert alike(coarse(64), small) > 0.9
+    assert alike(coarse(128), small) > 0.9
+    assert alike(coarse(64), np.roll(small, CLASSES, axis=0)) < 0.4  # another scene of the same class
+
+
+def test_textures_keep_their_pixels_up_to_64_and_their_share_from_there() -> None:
+    """So that a small network has as much to do at 64 px as at 32."""
+    per_pixel = {}
+    for size in (16, 32, 64, 128):
+        generators = [np.random.default_rng((0, 0, index)) for index in range(500)]
+        per_pixel[size] = size / _scene(np.arange(500) % CLASSES, _Draws(generators), size).frequency
+    for size in (16, 32, 64):
+        np.testing.assert_allclose(per_pixel[size], per_pixel[32], rtol=1e-5)
+        assert per_pixel[size].min() > 2.9
+    np.testing.assert_allclose(per_pixel[128], 2 * per_pixel[64], rtol=1e-5)
 
 
 def test_what_a_class_says_is_what_the_scene_shows() -> None:
@@ -108,7 +124,7 @@ def test_what_a_class_says_is_what_the_scene_shows() -> None:
 
 def local_statistics(pictures: np.ndarray) -> np.ndarray:
     """What fine patterns there are, wherever: (n, features) of the structure of small neighbourhoods, pooled."""
-    grey = pictures.astype(np.float64).mean(axis=3) / 255
+    grey = pictures.astype(np.float32).mean(axis=3) / 255
     down, across = np.gradient(grey, axis=(1, 2))
 
     def blurred(field: np.ndarray) -> np.ndarray:
@@ -142,10 +158,10 @@ def probe(train: np.ndarray, labels: np.ndarray, val: np.ndarray, truth: np.ndar
 
 @pytest.fixture(scope="module")
 def pictures() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    catalogue = shapes("3000", 0)
+    catalogue = shapes("2500", 0)
     return (
-        drawn(np.arange(3000), 40, "train", argument="3000"), catalogue.labels["train"],
-        drawn(np.arange(600), 40, "val", argument="3000"), catalogue.labels["val"],
+        drawn(np.arange(2500), 32), catalogue.labels["train"],
+        drawn(np.arange(500), 32, "val"), catalogue.labels["val"],
     )  # fmt: skip
 
 
@@ -180,7 +196,7 @@ def test_colour_and_brightness_tell_nothing(pictures: tuple[np.ndarray, ...]) ->
     train, labels, val, truth = pictures
 
     def coarse(images: np.ndarray) -> np.ndarray:
-        tiles = images.reshape(len(images), 4, 10, 4, 10, 3).astype(np.float64).mean(axis=(2, 4))
+        tiles = images.reshape(len(images), 4, 8, 4, 8, 3).astype(np.float64).mean(axis=(2, 4))
         return tiles.reshape(len(images), -1)
 
     assert probe(coarse(train), labels, coarse(val), truth) < 0.10  # chance is 5 %
