@@ -10,6 +10,7 @@ import torch
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.data import ImageSet
 from mvit_search.errors import InputError, OutOfMemory
+from mvit_search.proxy.allocator import freed_memory_kept
 from mvit_search.proxy.recipe import Recipe
 from mvit_search.proxy.result import ProxyResult
 from mvit_search.proxy.session import TrainingSession
@@ -64,7 +65,7 @@ def train(
     """
     require_trainable(data, recipe)
     part = recipe.batch_size
-    with _threads(threads):
+    with _threads(threads), freed_memory_kept():
         while True:
             session: TrainingSession | None = None
             try:
