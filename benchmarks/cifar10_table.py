@@ -41,7 +41,7 @@ def main() -> None:
     candidates = choose_candidates(load_space("mobilevit"), load_target("iphone12"), BUDGET, count, smallest=SMALLEST)
     settings = WorkerSettings(arguments.data, loaded, held_out, device=arguments.device)
     workers = arguments.workers or default_workers(arguments.device)
-    wanted = jobs(candidates, ways[:2]) + jobs(candidates, ways[:1], arguments.seeds, arguments.seeded)
+    wanted = jobs(candidates, ways[:2]) + jobs(candidates, ways[:2], arguments.seeds, arguments.seeded)
     wanted = list(dict.fromkeys(wanted + jobs(candidates, ways)))
     print(f"{len(candidates)} candidates, {len(wanted)} trainings, {workers} at once on {arguments.device}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -93,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
         "--candidates", type=int, help="how many, presets included (default: 27 on a CPU, 300 on a GPU)"
     )
     parser.add_argument(
-        "--seeds", type=int, default=3, help="seeds of the first --seeded candidates, long schedule alone (default 3)"
+        "--seeds", type=int, default=3, help="seeds of the first --seeded candidates, first two schedules (default 3)"
     )
     parser.add_argument("--seeded", type=int, default=6, help="how many candidates get several seeds (default 6)")
     parser.add_argument("--workers", type=int, help="trainings at once (default: one a core, 4 on a GPU)")
