@@ -144,10 +144,13 @@ def tau_figure(found: Findings) -> go.Figure:
 
 def scatter_figure(found: Findings, chosen: Judged) -> go.Figure:
     """Reference against the proxy's score; presets as stars."""
-    subtitle = "Bars: standard deviation over the reference's seeds. Order is what counts, not the line"
-    trained = chosen.proxy.family not in (ZERO, COMBINATION) and not chosen.proxy.name.endswith("(loss)")
+    bars = "Bars: standard deviation over the reference's seeds. " if len(found.measured.top1) > 1 else ""
+    subtitle = f"{bars}Order is what counts, not the line"
+    by_loss = chosen.proxy.name.endswith("(loss)")
+    trained = chosen.proxy.family not in (ZERO, COMBINATION) and not by_loss
     scale = 100 if trained else 1
-    axis = f"{chosen.proxy.name}{' (% top-1)' if trained else ' (score)'}"
+    unit = "% top-1" if trained else "minus the loss" if by_loss else "score"
+    axis = f"{chosen.proxy.name.removesuffix(' (loss)')} ({unit})"
     layout = _layout("Proxy against reference", subtitle, axis, "Top-1 of the long schedule (%)")
     figure = go.Figure(layout=layout)
     dots = scatter_dots(found, chosen)
