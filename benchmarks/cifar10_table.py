@@ -1,9 +1,10 @@
 """The project's tabular benchmark: MobileViTs of the default space trained on CIFAR-10, scored at every rung.
 
 Candidates are drawn evenly over parameters and latency inside 6 M, presets first. Each is trained to a long schedule
-that is scored on its way, and to short complete schedules. Rows go to OUT/table.csv as they come; the same command
-again carries on, so chunks may be of any length. `--setting gpu`: 64 px, all 50,000 images, 20 epochs, 10,000 test
-images, several candidates at once on one device. `--setting cpu`: 32 px, 5,000 images, 12 epochs, 4,000 test images.
+that is scored on its way, and to short complete schedules, and gets its zero-cost scores. Rows go to OUT/table.csv as
+they come; the same command again carries on, so chunks may be of any length. `--setting gpu`: 64 px, all 50,000 images,
+20 epochs, 10,000 test images, several candidates at once on one device. `--setting cpu`: 32 px, 5,000 images,
+12 epochs, 4,000 test images.
 
     python benchmarks/cifar10_table.py --data FOLDER_OR_ARCHIVE --out DIR [--setting gpu --device cuda] [--time 9m]
 
@@ -22,10 +23,11 @@ from scipy.stats import kendalltau
 from mvit_search._quantities import parse_seconds
 from mvit_search.latency import load_target
 from mvit_search.proxy import Recipe, default_recipe
+from mvit_search.proxy.zero_cost import NAMES
 from mvit_search.ranking.candidates import Candidate, choose_candidates
 from mvit_search.ranking.fidelity import Fidelity, fidelity
 from mvit_search.ranking.runner import Progress, default_workers, jobs, run_jobs
-from mvit_search.ranking.worker import WorkerSettings
+from mvit_search.ranking.worker import Job, WorkerSettings
 from mvit_search.records.table import TableRow, read_table
 from mvit_search.space import load_space
 
@@ -42,6 +44,8 @@ def main() -> None:
     settings = WorkerSettings(arguments.data, loaded, held_out, device=arguments.device)
     workers = arguments.workers or default_workers(arguments.device)
     wanted = jobs(candidates, ways[:2]) + jobs(candidates, ways[:2], arguments.seeds, arguments.seeded)
+    scores = () if arguments.quick else (name for name in NAMES if name not in ("params", "macs"))
+    wanted += [Job(candidate, 0, ways[0], name) for name in scores for candidate in candidates]
     wanted = list(dict.fromkeys(wanted + jobs(candidates, ways)))
     print(f"{len(candidates)} candidates, {len(wanted)} trainings, {workers} at once on {arguments.device}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -108,7 +112,8 @@ def tell(progress: Progress) -> None:
     row = progress.row
     if row is None:
         return
-    shown = row.error or f"top-1 {100 * (row.top1 or 0):.1f} %"
+    value = f"top-1 {100 * row.top1:.1f} %" if row.top1 is not None else f"score {row.score:.4g}"
+    shown = row.error or value
     who = row.name or f"{row.digest[:8]} ({row.params / 1e6:.2f} M)"
     print(
         f"{progress.done}/{progress.total} {row.fidelity} seed {row.seed} {who}: epoch {row.epoch}, {shown}", flush=True
