@@ -57,7 +57,8 @@ def main() -> None:
 
 def gpu() -> tuple[list[Fidelity], int | None, int | None]:
     """64 px, all images; a ladder of rungs of one long schedule, and one of complete schedules."""
-    recipe = default_recipe("cifar10").changed(epochs=20, batch_size=256, learning_rate=4e-3, precision="bfloat16")
+    changes = {"image_size": 64, "epochs": 20, "batch_size": 256, "learning_rate": 4e-3, "precision": "bfloat16"}
+    recipe = default_recipe("cifar10").changed(**changes)
     ways = [fidelity(recipe, 50_000, (1, 2, 3, 4, 6, 8, 12, 16))]
     ways += [fidelity(shortened(recipe, epochs), 50_000) for epochs in (1, 2, 4, 8)]
     return ways, None, None
@@ -65,7 +66,7 @@ def gpu() -> tuple[list[Fidelity], int | None, int | None]:
 
 def cpu() -> tuple[list[Fidelity], int | None, int | None]:
     """The reduced setting: a hundredth of the work, for two cores and an hour or two."""
-    recipe = default_recipe("cifar10").changed(image_size=32, epochs=12)
+    recipe = default_recipe("cifar10").changed(epochs=12)
     ways = [fidelity(recipe, 5_000, (1, 2, 4, 6, 8))]
     ways += [fidelity(shortened(recipe, epochs), 5_000) for epochs in (2, 1, 4)]
     ways.append(fidelity(recipe, 1_250, (2, 4)))

@@ -6,7 +6,7 @@ each: processor seconds a candidate, Kendall tau with the long schedule's end (9
 by how much it beats the unchanged recipe on the same resamples, and its own spread between candidates over that between
 seeds. Rows go to OUT/table.csv; the same command again carries on.
 
-    python benchmarks/proxy_recipes.py --out DIR [--data digits] [--candidates 24] [--images N] [--time 9m] [--quick]
+    python benchmarks/proxy_recipes.py --out DIR [--data digits] [--candidates 24] [--images N] [--long N] [--time 9m] [--quick]
 
 Ends with `ratio tau-best-variant-over-default`. The best of many is flattered by its choice: trust the differences
 whose whole interval lies on one side.
@@ -32,6 +32,7 @@ from mvit_search.records.table import TableRow, read_table
 from mvit_search.space import load_space
 
 LONG = 8
+"""Times the default recipe's epochs."""
 
 
 def variants(base: Recipe) -> dict[str, Recipe]:
@@ -60,16 +61,16 @@ def main() -> None:
     arguments = parse_arguments()
     base = default_recipe(arguments.data)
     images = arguments.images or len(load_data(arguments.data, image_size=base.image_size).train_images)
-    long = fidelity(base.changed(epochs=LONG * base.epochs), images, tuple(base.epochs * k for k in (1, 2, 4)))
-    chosen = dict(list(variants(base).items())[:2]) if arguments.quick else variants(base)
+    rungs = [base.epochs * k for k in (1, 2, 4)]
+    long = fidelity(base.changed(epochs=arguments.long or LONG * base.epochs), images, rungs)
+    chosen = {name: recipe for name, recipe in variants(base).items() if name in (arguments.only or variants(base))}
     ways = {"default": fidelity(base, images)}
     ways |= {name: fidelity(recipe, images, label=name) for name, recipe in chosen.items()}
     candidates = choose_candidates(
         load_space("mobilevit"), load_target("iphone12"), 6_000_000, arguments.candidates, smallest=500_000
     )
     print(f"{len(candidates)} candidates, long schedule {long.name}, {arguments.data}", flush=True)
-    wanted = jobs(candidates, [long], 1 if arguments.quick else 2)
-    wanted += jobs(candidates, ways.values(), 1 if arguments.quick else 2)
+    wanted = jobs(candidates, [long], arguments.seeds) + jobs(candidates, ways.values(), arguments.seeds)
     settings = WorkerSettings(arguments.data, held_out=arguments.held_out)
     with tempfile.TemporaryDirectory() as temporary:
         seconds = parse_seconds(arguments.time, "--time") if arguments.time else None
@@ -85,12 +86,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="training images (default: all)")
     parser.add_argument("--held-out", type=int, help="images to score on (default: all)")
     parser.add_argument("--candidates", type=int, default=24)
+    parser.add_argument("--long", type=int, help="epochs of the long schedule (default: 8 times the recipe's)")
+    parser.add_argument("--seeds", type=int, default=2, help="of every training (default 2)")
+    parser.add_argument("--only", nargs="*", help="variants to train (default: all)")
     parser.add_argument("--workers", type=int, default=2, help="trainings at once (default 2)")
     parser.add_argument("--out", type=Path, help="folder of table.csv (default: a temporary one)")
     parser.add_argument("--time", help="end of this chunk, for example 9m")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.candidates, arguments.images = 5, arguments.images or 200
+        arguments.candidates, arguments.images, arguments.seeds = 5, arguments.images or 200, 1
+        arguments.only = ["batch-half", "ema"]
     return arguments
 
 

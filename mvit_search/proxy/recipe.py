@@ -133,7 +133,7 @@ _DIGITS = Recipe(
     max_rotation_degrees=10.0, area_low=0.81, area_high=1.21, max_shift=0.05,
 )  # fmt: skip
 _PHOTOS = Recipe(
-    epochs=8, batch_size=64, learning_rate=2e-3, warmup_epochs=0.5, image_size=64,
+    epochs=2, batch_size=64, learning_rate=2e-3, warmup_epochs=0.5, image_size=32,
     area_low=0.5, max_aspect=4 / 3, flip=True,
 )  # fmt: skip
 PAPER = Recipe(
