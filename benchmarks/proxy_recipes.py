@@ -6,7 +6,7 @@ each: processor seconds a candidate, Kendall tau with the long schedule's end (9
 by how much it beats the unchanged recipe on the same resamples, and its own spread between candidates over that between
 seeds. Rows go to OUT/table.csv; the same command again carries on.
 
-    python benchmarks/proxy_recipes.py --out DIR [--data digits] [--candidates 24] [--images N] [--long N] [--time 9m] [--quick]
+    python benchmarks/proxy_recipes.py --out DIR [--data digits] [--candidates 24] [--images N] [--long N] [--time 9m]
 
 Ends with `ratio tau-best-variant-over-default`. The best of many is flattered by its choice: trust the differences
 whose whole interval lies on one side.
