@@ -126,9 +126,7 @@ class Store:
     ) -> Trial:
         """A new proposal: the sampler's, or `params` if given."""
         self.study.sampler = sampler
-        # A kill between enqueueing and asking leaves the proposal waiting; it is the one that is asked for again.
-        if params is not None and not self.waiting():
-            self.study.enqueue_trial(params)
+        self._enqueue(params)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return self.study.ask(distributions)
@@ -153,8 +151,7 @@ class Store:
     def replace(self, trial: Trial, params: Params) -> None:
         """Let `params` be what is asked for next, in place of `trial`, which ends without a value."""
         # In this order: a kill in between leaves both, and the same is done again.
-        if not self.waiting():
-            self.study.enqueue_trial(params)
+        self._enqueue(params)
         self.tell_unevaluated(trial, "replaced")
 
     def waiting(self) -> bool:
@@ -179,7 +176,8 @@ class Store:
     def unfinished(self, parameters: Set[str]) -> list[Trial]:
         """Proposals that were in flight when the run last ended.
 
-        One that a kill cut short before all of `parameters` were written is discarded: it was never admitted.
+        One that a kill cut short before all of `parameters` were written is discarded: it was never admitted. Where
+        its parameters were ours and not the sampler's, they are asked for again.
         """
         whole = []
         for frozen in self._trials(TrialState.RUNNING):
@@ -187,8 +185,8 @@ class Store:
             if frozen.params.keys() == parameters:
                 whole.append(trial)
             else:
-                trial.set_user_attr(_OUTCOME, "discarded")
-                self.study.tell(trial, state=TrialState.FAIL)
+                self._enqueue(frozen.system_attrs.get("fixed_params"))
+                self.tell_unevaluated(trial, "discarded")
         return whole
 
     def trailing(self, *outcomes: str) -> int:
@@ -238,6 +236,11 @@ class Store:
             if outcome is not None and trial.state.is_finished():
                 counts[outcome] += 1
         return counts
+
+    def _enqueue(self, params: Params | None) -> None:
+        # A kill between enqueueing and asking leaves the proposal waiting; it is the one that is asked for again.
+        if params is not None and not self.waiting():
+            self.study.enqueue_trial(params)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)

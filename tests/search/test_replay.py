@@ -1,0 +1,273 @@
+"""A search over a recorded table: what it answers, what it may propose, and tables that it cannot be run on."""
+
+import random
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from mvit_search.architecture import PRESETS
+from mvit_search.errors import ConflictError, InputError
+from mvit_search.profile import cost
+from mvit_search.records import RunFolder
+from mvit_search.records.table import TableRow, write_table
+from mvit_search.search import RunSettings, Store, prepare, run_search
+from mvit_search.search.limits import Limits
+from mvit_search.search.proposals import draw_evenly
+from mvit_search.search.replay import Replay, load_replay
+from mvit_search.space import load_space
+from tests.search.fakes import FormulaEvaluator, Killed, search
+
+SPACE = load_space("mobilevit")
+LIMITS = Limits(6_000_000, 1000)
+
+
+def row(config, *, name="", seed=0, epoch=4, epochs=4, fidelity="long", error="", **changes) -> TableRow:
+    costs = cost(config)
+    found = FormulaEvaluator().evaluate(config, seed).value * epoch / epochs
+    made = TableRow(
+        name=name, digest=config.digest(), seed=seed, recipe="r", data="d", fidelity=fidelity, epoch=epoch,
+        epochs=epochs, top1=None if error else found, loss=None if error else 1.0, image_steps=100 * epoch,
+        cpu_seconds=1000.0 * epoch, params=costs.params, macs=costs.macs, latency_ms=None, error=error, config=config,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def drawn(count: int, seed: int = 0):
+    rng = random.Random(seed)
+    return [SPACE.config(draw_evenly(SPACE, LIMITS, rng.random(), rng)) for _ in range(count)]
+
+
+CONFIGS = drawn(12)
+
+
+def table() -> list[TableRow]:
+    """Twelve candidates and MobileViT-XS at two rungs, some with three seeds; one that failed, one left half-way."""
+    xs = PRESETS["mobilevit-xs"]
+    rows = [row(xs, name="mobilevit-xs", seed=seed, epoch=epoch) for seed in range(3) for epoch in (2, 4)]
+    for index, config in enumerate(CONFIGS[:10]):
+        rows += [row(config, seed=seed, epoch=e) for seed in range(3 if index < 5 else 1) for e in (2, 4)]
+    rows.append(row(CONFIGS[10], error="loss is nan", epoch=0))
+    rows.append(row(CONFIGS[11], epoch=2))
+    return rows
+
+
+def replay(rows=None, *, seed=0, seeds=3, fidelity="long", space=SPACE, limits=LIMITS) -> Replay:
+    return Replay("t.csv", table() if rows is None else rows, fidelity, space, limits, seed=seed, seeds=seeds)
+
+
+def test_the_last_rung_is_what_is_answered():
+    found = replay()
+    for config in CONFIGS[:10]:
+        expected = row(config)
+        assert found.evaluate(config, 0) == (expected.top1, expected.cpu_seconds, None)
+    assert found.evaluate(CONFIGS[10], 0) == (None, 0.0, "loss is nan")
+    assert not found.knows(CONFIGS[11])
+    assert found.evaluate(CONFIGS[0], 7).error == "the table has no training of it with seed 7"
+
+
+def test_of_a_seed_that_was_trained_twice_the_last_row_counts():
+    rows = [row(CONFIGS[0], error="out of memory", epoch=0), row(CONFIGS[0]), row(CONFIGS[1])]
+    assert replay(rows).evaluate(CONFIGS[0], 0).value == row(CONFIGS[0]).top1
+
+
+@pytest.mark.parametrize(
+    ("seed", "seeds", "found"),
+    [(0, 3, (0, 1, 2)), (0, 2, (0, 1)), (1, 3, (1, 2)), (5, 2, (0, 1))],
+)
+def test_seeds_are_those_asked_for_that_are_recorded(seed, seeds, found):
+    known = replay(seed=seed, seeds=seeds)
+    assert known.seeds(CONFIGS[0]) == found
+    assert known.seeds(CONFIGS[7]) == (0,)
+
+
+def test_a_proposal_goes_to_the_nearest_recorded_candidate():
+    known = replay()
+    recorded = [*CONFIGS[:11], PRESETS["mobilevit-xs"]]
+    for config in recorded:
+        assert known.nearest(config, ()) == config
+    used = set()
+    while (nearest := known.nearest(CONFIGS[0], used)) is not None:
+        assert nearest.digest() not in used
+        used.add(nearest.digest())
+    assert used == {config.digest() for config in recorded}
+    assert known.used_up(used)
+    assert not known.used_up(used - {CONFIGS[3].digest()})
+
+
+def test_nearest_counts_each_parameter_by_its_range_and_categories_alike():
+    """One step in a two-valued parameter is farther than one step in a long range; the sum is over squares."""
+    base = SPACE.params(CONFIGS[0])
+
+    def moved(key, to):
+        return SPACE.config({**base, key: to})
+
+    key, values = max(SPACE.dimensions.items(), key=lambda item: len(item[1]))
+    near = moved(key, values[1] if base[key] == values[0] else values[values.index(base[key]) - 1])
+    short, ends = min(SPACE.dimensions.items(), key=lambda item: len(item[1]))
+    far = moved(short, ends[-1] if base[short] == ends[0] else ends[0])
+    known = replay([row(far), row(near)], limits=Limits(10**9, 1000))
+    assert known.nearest(CONFIGS[0], ()) == near
+    assert known.nearest(CONFIGS[0], {near.digest()}) == far
+
+
+def test_candidates_over_the_budget_are_not_proposed():
+    tight = Limits(1_500_000, 1000)
+    known = replay(limits=tight)
+    assert known.knows(PRESETS["mobilevit-xs"])
+    used = set()
+    while (nearest := known.nearest(CONFIGS[0], used)) is not None:
+        assert not tight.excess(nearest)
+        used.add(nearest.digest())
+    assert 0 < len(used) < 11
+
+
+SETTINGS = {"trials": 13, "final_seeds": 3, "proxy": "table:t.csv#long"}
+
+
+def run(path, evaluator=None, rows=None, **settings):
+    chosen = {**SETTINGS, **settings}
+
+    def made(space, limits, parsed):
+        return replay(rows, seed=parsed.seed, seeds=parsed.final_seeds, space=space, limits=limits)
+
+    return search(path, evaluator, replay=made, **chosen)
+
+
+def test_a_replay_uses_the_table_up_and_repeats_nothing(tmp_path):
+    document = run(tmp_path / "run")
+    records = RunFolder(tmp_path / "run").records()
+    assert document["ended_by"] == "space exhausted"
+    assert document["proxy"] == "table:t.csv#long"
+    assert (document["trained"], document["failed"]) == (11, 1)
+    assert {r.digest for r in records} == {c.digest() for c in [*CONFIGS[:11], PRESETS["mobilevit-xs"]]}
+    names = {row["name"]: row["outcome"] for row in document["baselines"]}
+    assert names == {"mobilevit-xxs": "not trained", "mobilevit-xs": "trained", "mobilevit-s": "not trained"}
+    for record in records:
+        assert record.trial is not None
+        for seed, top1 in record.top1_by_seed.items():
+            assert top1 == row(record.config, seed=seed).top1
+    front = {row["digest"] for row in document["front"]}
+    seeds = {c.digest(): 3 if i < 5 else 1 for i, c in enumerate(CONFIGS[:10])} | {PRESETS["mobilevit-xs"].digest(): 3}
+    assert all(len(r.top1_by_seed) == seeds[r.digest] for r in records if r.digest in front)
+
+
+def test_each_value_is_told_for_the_parameters_that_it_was_measured_at(tmp_path):
+    run(tmp_path / "run", trials=9)
+    with Store.open(RunFolder(tmp_path / "run")) as store:
+        trials = {t.number: t for t in store.study.trials}
+        for record in store.records():
+            trial = trials[record.trial]
+            assert SPACE.config(trial.params) == record.config
+            if record.outcome == "trained":
+                assert trial.values[0] == record.top1_by_seed[0]
+        replaced = [t for t in trials.values() if t.user_attrs.get("outcome") == "replaced"]
+        assert replaced
+        assert all(t.values is None for t in replaced)
+
+
+@pytest.mark.parametrize("share", [0.63, 0.8, 0.94])
+def test_a_replay_that_is_cut_anywhere_carries_on_alike(tmp_path, share):
+    wanted = run(tmp_path / "whole")
+    journal = (tmp_path / "whole" / "study.journal").read_bytes().splitlines(keepends=True)
+    cut = tmp_path / "run"
+    cut.mkdir()
+    (cut / "study.journal").write_bytes(b"".join(journal[: int(share * len(journal))]))
+    found = run(cut)
+    order = [[r.digest for r in RunFolder(tmp_path / name).records()] for name in ("whole", "run")]
+    assert order[0] == order[1]
+    assert [p["top1"] for p in found["front"]] == [p["top1"] for p in wanted["front"]]
+
+
+@pytest.mark.parametrize("kill_at", [1, 2])
+def test_killed_between_a_proposal_and_what_replaces_it(tmp_path, monkeypatch, kill_at):
+    run(tmp_path / "whole")
+    real, told = Store.tell_unevaluated, []
+
+    def tell(self, *arguments):
+        told.append(None)
+        if len(told) == kill_at:
+            raise Killed
+        real(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "tell_unevaluated", tell)
+        with suppress(Killed):
+            run(tmp_path / "run")
+    assert len(told) == kill_at
+    run(tmp_path / "run")
+    order = [[r.digest for r in RunFolder(tmp_path / name).records()] for name in ("whole", "run")]
+    assert order[0] == order[1]
+
+
+def test_recorded_seconds_do_not_count_against_the_time_limit(tmp_path):
+    """Each training took 4000 s; looking it up takes none, so the finals go through."""
+    document = run(tmp_path / "run", trials=8, time_s=60)
+    assert document["ended_by"] == "trials"
+    assert all(p["train_seconds"] == 4000 * len(p["top1_by_seed"]) for p in document["front"])
+    assert any(len(p["top1_by_seed"]) == 3 for p in document["front"])
+
+
+def test_another_table_is_another_run(tmp_path):
+    run(tmp_path / "run", trials=5)
+    with pytest.raises(ConflictError, match="belongs to a run with proxy 'table "):
+        run(tmp_path / "run", trials=5, rows=table()[:-10])
+
+
+def test_from_a_file_to_a_front(tmp_path):
+    path = tmp_path / "trainings.csv"
+    write_table(path, table())
+    settings = RunSettings(target="iphone12", budget=6_000_000, proxy=f"table:{path}", trials=6, final_seeds=1)
+    plan = prepare(settings)
+    assert (plan.data, plan.recipe) == (None, None)
+    assert plan.pins()["data"] is None
+    document = run_search(settings, RunFolder(tmp_path / "run"))
+    assert document["trained"] + document["failed"] == 6
+    assert RunFolder(tmp_path / "run").read_run()["data"] is None
+
+
+def load(path, argument="", space=SPACE, limits=LIMITS):
+    return load_replay(f"{path}{argument}", space, limits, seed=0, seeds=3)
+
+
+def test_a_fidelity_is_named_or_the_longest(tmp_path):
+    path = tmp_path / "t.csv"
+    short = [row(config, fidelity="short", epochs=2, epoch=2) for config in CONFIGS[:3]]
+    scores = [
+        row(CONFIGS[0], fidelity="zero-cost:zen", epoch=0, epochs=9, top1=None, loss=None, score=3.0)
+    ]  # fmt: skip
+    write_table(path, [*short, *table(), *scores])
+    assert load(path).digest == load(path, "#long").digest != load(path, "#short").digest
+    assert not load(path, "#short").knows(CONFIGS[5])
+    with pytest.raises(InputError, match=r"has no fidelity 'middle'; it has long, short"):
+        load(path, "#middle")
+    write_table(path, [*table(), *(row(config, fidelity="other") for config in CONFIGS[:3])])
+    with pytest.raises(InputError, match=r"has 2 fidelities of 4 epochs: long, other; say which, for example .*#long"):
+        load(path)
+
+
+def test_tables_that_no_search_can_be_run_on(tmp_path):
+    path = tmp_path / "t.csv"
+    write_table(path, table())
+    outside = r"candidate [0-9a-f]{12} lies outside space mobilevit-mini \(.*; name the --space"
+    with pytest.raises(InputError, match=outside):
+        load(path, space=load_space("mobilevit-mini"))
+    with pytest.raises(InputError, match=r"none of its 12 candidates inside space mobilevit is within 1,000 params"):
+        load(path, limits=Limits(1000, 1000))
+    write_table(path, [row(CONFIGS[0], epoch=0, top1=None, loss=None, score=1.0, fidelity="zero-cost:zen")])
+    with pytest.raises(InputError, match="holds no training"):
+        load(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path / "none.csv", "#long")
+
+
+def test_a_preset_outside_the_space_stands_beside_the_front(tmp_path):
+    mini = load_space("mobilevit-mini")
+    rng = random.Random(0)
+    inside = [mini.config(mini.draw(rng)) for _ in range(5)]
+    size = mini.image_size_max
+    xs = PRESETS["mobilevit-xs"].with_image_size(*size)
+    rows = [row(xs, name="mobilevit-xs"), *map(row, inside)]
+    document = run(tmp_path / "run", rows=rows, space="mobilevit-mini", final_seeds=1)
+    assert document["trained"] == 1 + len({config.digest() for config in inside})
+    assert [b["outcome"] for b in document["baselines"]] == ["not trained", "trained", "not trained"]
