@@ -239,7 +239,9 @@ def _bad_things(folder):
             (folder / data / name).mkdir(parents=True)
             for index in range(40):
                 Image.new("RGB", (8, 8), (index, 0, 0)).save(folder / data / name / f"{index}.png")
-    (folder / "corrupt" / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
+    # A few damaged pictures are skipped; so many are no data.
+    for name in ("broken", *(f"broken{index}" for index in range(25))):
+        (folder / "corrupt" / "cat" / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
 
 
 def test_debug_shows_the_traceback():
