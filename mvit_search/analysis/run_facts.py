@@ -92,11 +92,11 @@ def limits_of_the_numbers(document: FrontDocument) -> tuple[str, ...]:
     spread, words = seed_spread(document), proxy_words(document)
     scores = words.done == "scored"
     one, many, lucky = ("score", "scores", "scores") if scores else ("accuracy", "trainings", "accuracies")
-    noise = "the first weights" if scores else "training"
+    noise, seed = ("the first weights", "seed") if scores else ("training", "training seed")
     return (
         _latency_limit(document),
         words.limit,
-        f"Every {one} comes from one {words.done} seed so far, so no difference can be told from the noise of {noise}."
+        f"Every {one} comes from one {seed} so far, so no difference can be told from the noise of {noise}."
         if spread is None
         else f"Two {many} of the same network differ by about {difference_text(document, spread)} here (seed spread:"
         " standard deviation of such a difference, pooled over all rows with several seeds). Differences up to that"
