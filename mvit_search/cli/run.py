@@ -37,11 +37,11 @@ def run(
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Most training images, class-balanced (default: all).")
+        int | None, typer.Option(min=1, help="Most training images, class-balanced (default: 5000; all of digits).")
     ] = None,
     data_fraction: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the training images, class-balanced (default: all).", metavar="F"),
+        typer.Option(min=0, max=1, help="Share of the training images, class-balanced (1: all).", metavar="F"),
     ] = None,
     proxy: Annotated[
         str | None,
@@ -57,6 +57,9 @@ def run(
     table: Annotated[
         str | None,
         typer.Option(help="Replay trainings recorded in a table instead of training.", metavar="FILE[#FIDELITY]"),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="YAML file of a training recipe (default: the data's own).", metavar="FILE")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of proxy training (default: the recipe's).")] = None,
     proxy_size: Annotated[
@@ -98,7 +101,7 @@ def run(
     """Search the space inside the budget and leave an accuracy-latency Pareto front in the results folder."""
     given = _given(
         budget=budget, target=target, space=space, data=data, images=images, data_fraction=data_fraction, proxy=proxy,
-        prescreen=prescreen, table=table, epochs=epochs, proxy_size=proxy_size,
+        recipe=recipe, prescreen=prescreen, table=table, epochs=epochs, proxy_size=proxy_size,
         trials=trials, time=time, final_seeds=final_seeds, seed=seed, sampler=sampler, num_classes=num_classes,
         device=device, threads=threads, allow_predicted=allow_predicted, stand_in=stand_in, patience=patience,
     )  # fmt: skip

@@ -45,6 +45,7 @@ class Record(BaseModel):
         top1_by_seed: proxy accuracy on held-out images, 0..1, by training seed; empty if it was not trained.
         score_by_seed: zero-cost score by seed, larger is better, in a run that trains nothing; else empty.
         train_seconds: time its trainings, or its scores, took in total.
+        largest_batch: images that fitted in memory at once, where a whole batch did not: trained in parts.
         error: why it failed.
     """
 
@@ -64,6 +65,7 @@ class Record(BaseModel):
     top1_by_seed: dict[int, float] = Field(default_factory=dict)
     score_by_seed: dict[int, float] = Field(default_factory=dict)
     train_seconds: float = 0.0
+    largest_batch: int | None = None
     error: str | None = None
 
     @model_validator(mode="after")
@@ -144,6 +146,7 @@ class Record(BaseModel):
             "top1_by_seed": {str(seed): value for seed, value in self.top1_by_seed.items()},
             **score,
             "train_seconds": self.train_seconds,
+            "largest_batch": self.largest_batch,
             "error": self.error,
             "digest": self.digest,
             "config": self.config.model_dump(mode="json"),

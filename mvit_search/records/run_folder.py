@@ -21,7 +21,7 @@ from mvit_search.records.record import Record
 _COLUMNS = (
     "ref", "name", "trial", "origin", "outcome", "params", "macs", "weight_bytes", "peak_activation_bytes",
     "latency_ms", "latency_low_ms", "latency_high_ms", "latency_source", "latency_target", "latency_protocol",
-    "top1", "top1_std", "top1_by_seed", "train_seconds", "error", "digest", "config",
+    "top1", "top1_std", "top1_by_seed", "train_seconds", "largest_batch", "error", "digest", "config",
 )  # fmt: skip
 _SCORE_COLUMNS = ("score", "score_std", "score_by_seed")
 """Only in the files of a run that scored its candidates and trained none."""
@@ -157,6 +157,8 @@ def _record(row: dict[str, str]) -> Record:
         "trial": int(row["trial"]) if row["trial"] else None,
         "latency": latency if row["latency_ms"] else None,
         "error": row["error"] or None,
+        # Runs recorded before it was known have no such column.
+        "largest_batch": int(row["largest_batch"]) if row.get("largest_batch") else None,
         **{key: row[key] for key in ("origin", "outcome", "digest")},
         **{key: int(row[key]) for key in ("params", "macs", "weight_bytes", "peak_activation_bytes")},
         "train_seconds": float(row["train_seconds"]),

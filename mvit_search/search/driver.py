@@ -119,7 +119,7 @@ class Search:
             digest=config.digest(), config=config, params=costs.params, macs=costs.macs,
             weight_bytes=costs.weight_bytes, peak_activation_bytes=costs.peak_activation_bytes, latency=latency,
             **self._valued({} if evaluation.value is None else {seed: evaluation.value}),
-            train_seconds=evaluation.seconds, error=evaluation.error,
+            train_seconds=evaluation.seconds, largest_batch=evaluation.largest_batch, error=evaluation.error,
         )  # fmt: skip
         self.store.save(record)
         if proposal is not None:

@@ -14,11 +14,13 @@ class Evaluation(NamedTuple):
 
     Attributes:
         value: held-out top-1 (0..1) of a training; where the run's proxy is a zero-cost score, that score.
+        largest_batch: images that fitted in memory at once, where a whole batch did not; else None.
     """
 
     value: float | None
     seconds: float
     error: str | None = None
+    largest_batch: int | None = None
 
 
 class Evaluator(Protocol):
@@ -56,7 +58,8 @@ class InProcessEvaluator:
             # RuntimeError is torch's: out of memory, or an operator that cannot run. One candidate's, not the run's.
             reason = " ".join(str(error).split()) or type(error).__name__
             return Evaluation(None, time.perf_counter() - start, reason[:500])
-        return Evaluation(result.top1, result.seconds)
+        short = result.largest_batch if result.largest_batch < self.recipe.batch_size else None
+        return Evaluation(result.top1, result.seconds, largest_batch=short)
 
 
 class ZeroCostEvaluator:

@@ -7,20 +7,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from mvit_search import __version__
 from mvit_search.architecture import PRESETS, MobileViTConfig
-from mvit_search.architecture.config import known_fields, validation_input_error
 from mvit_search.data import ImageSet, load_data
 from mvit_search.errors import InputError
 from mvit_search.latency import Target, load_target
-from mvit_search.proxy import Recipe, default_recipe
+from mvit_search.proxy import Recipe, default_recipe, load_recipe
 from mvit_search.search.limits import Limits
 from mvit_search.search.proxies import Prescreen, ProxyChoice, parse_prescreen, parse_proxy
 from mvit_search.search.replay import Replay, load_replay
 from mvit_search.search.samplers import check_sampler
-from mvit_search.search.settings import RunSettings
+from mvit_search.search.settings import DEFAULT_IMAGES, RunSettings
 from mvit_search.space import SearchSpace, load_space
 
 _ALWAYS_COMPARED = ("mobilevit-xxs", "mobilevit-xs", "mobilevit-s")
@@ -122,7 +119,7 @@ def prepare(settings: RunSettings) -> Plan:
         return Plan(settings, space, target, limits, None, None, stand_in, proxy, None, replay)
     recipe = _recipe(settings)
     data = load_data(
-        settings.data, image_size=recipe.image_size, max_images=settings.images, fraction=settings.data_fraction,
+        settings.data, image_size=recipe.image_size, max_images=_images(settings), fraction=settings.data_fraction,
         seed=settings.seed,
     )  # fmt: skip
     if proxy.trains:
@@ -136,7 +133,7 @@ def _check_meaning(settings: RunSettings, proxy: ProxyChoice) -> None:
     if proxy.kind == "table":
         data = None if settings.data == RunSettings.model_fields["data"].default else settings.data
         given |= {"--data": data, "--images": settings.images, "--data-fraction": settings.data_fraction}
-        given |= {"--proxy-size": settings.proxy_size}
+        given |= {"--proxy-size": settings.proxy_size, "--recipe": settings.recipe}
     for option, value in given.items():
         if value is not None and not proxy.trains:
             raise InputError(option, value, f"means nothing with --proxy {proxy}: nothing is trained", "leave it out")
@@ -166,14 +163,18 @@ def _stand_in(settings: RunSettings, target: Target) -> Target | None:
     return stand_in
 
 
+def _images(settings: RunSettings) -> int | None:
+    """Most training images; so that a proxy stays a proxy on a large set, unless the user says how many."""
+    if settings.images is not None or settings.data_fraction is not None or settings.data == "digits":
+        return settings.images
+    return DEFAULT_IMAGES
+
+
 def _recipe(settings: RunSettings) -> Recipe:
-    """The data's default recipe with what the settings override."""
+    """The recipe of the settings' file, or the data's default one, with what the settings override."""
+    recipe = load_recipe(Path(settings.recipe)) if settings.recipe else default_recipe(settings.data)
     changes = {"epochs": settings.epochs, "image_size": settings.proxy_size}
-    changed = {name: value for name, value in changes.items() if value is not None}
-    try:
-        return Recipe.model_validate({**default_recipe(settings.data).model_dump(), **changed})
-    except ValidationError as error:
-        raise validation_input_error(error, "recipe", known_fields(Recipe)) from None
+    return recipe.changed(**{name: value for name, value in changes.items() if value is not None})
 
 
 def _check_device(name: str, threads: int) -> None:

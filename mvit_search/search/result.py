@@ -66,5 +66,6 @@ def untrained_row(plan: Plan, name: str, config: MobileViTConfig) -> dict[str, A
         "peak_activation_bytes": costs.peak_activation_bytes,
         "latency_ms": latency.ms, "latency_low_ms": latency.low_ms, "latency_high_ms": latency.high_ms,
         "latency_source": latency.source, "top1": None, "top1_std": None, "top1_by_seed": {},
-        "train_seconds": 0.0, "error": None, "digest": config.digest(), "config": config.model_dump(mode="json"),
+        "train_seconds": 0.0, "largest_batch": None, "error": None,
+        "digest": config.digest(), "config": config.model_dump(mode="json"),
     }  # fmt: skip

@@ -11,6 +11,8 @@ DEFAULT_TIME_S = 330.0
 DEFAULT_FINAL_SEEDS = 3
 DEFAULT_PATIENCE_S = 300.0
 DEFAULT_STAND_IN = "iphone12"
+DEFAULT_IMAGES = 5000
+"""Training images of a proxy training, but for the built-in digits: docs/proxies.md measures how they rank."""
 
 
 class RunSettings(BaseModel):
@@ -26,8 +28,9 @@ class RunSettings(BaseModel):
         final_seeds: seeds each point of the final front is trained with, the first one included.
         proxy: what candidates are valued by: `training`, `zero-cost:NAME` or `table:FILE#FIDELITY`.
         prescreen: `NAME:K`: of K proposals the one with the highest zero-cost score is trained; None trains each.
-        images: most training images, class-balanced; None = all.
-        data_fraction: of the training images, class-balanced, above 0 and at most 1; None = all.
+        images: most training images, class-balanced; None = `DEFAULT_IMAGES`, and all of `digits`.
+        data_fraction: of the training images, class-balanced, above 0 and at most 1; takes the place of `images`.
+        recipe: YAML file of a recipe; None = the data's default one.
         epochs, proxy_size: override the recipe's.
         stand_in: predicted target that stands in for a measurement server that does not answer; None waits for it.
         patience_s: seconds without an answer after which it does.
@@ -51,6 +54,7 @@ class RunSettings(BaseModel):
     prescreen: str | None = None
     images: int | None = Field(default=None, ge=1)
     data_fraction: float | None = Field(default=None, gt=0, le=1)
+    recipe: str | None = None
     epochs: int | None = Field(default=None, ge=1)
     proxy_size: int | None = Field(default=None, ge=16)
     device: str = "cpu"

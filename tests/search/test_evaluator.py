@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mvit_search import proxy
-from mvit_search.architecture import ConvStage, MobileViTConfig
+from mvit_search.architecture import ConvStage, MobileViTConfig, preset
 from mvit_search.data import ImageSet, load_data
 from mvit_search.proxy import Recipe, default_recipe
 from mvit_search.proxy.result import Rung
@@ -51,3 +51,12 @@ def test_a_network_too_large_to_build_is_that_candidates_failure(digits: ImageSe
     assert result.value is None
     assert result.error is not None
     assert "not built" in result.error
+
+
+@pytest.mark.parametrize(("fitted", "told"), [(RECIPE.batch_size, None), (8, 8)])
+def test_the_batch_that_fitted_is_told_where_a_whole_one_did_not(
+    digits: ImageSet, monkeypatch: pytest.MonkeyPatch, fitted: int, told: int | None
+) -> None:
+    result = proxy.ProxyResult((Rung(1, 0.5, 1.0, 10, 0.1, 0.1),), 1, 10.0, fitted)
+    monkeypatch.setattr(proxy, "train", lambda *_, **__: result)
+    assert evaluator(digits, lambda _: 1.0).evaluate(preset("mobilevit-xxs"), seed=0).largest_batch == told
