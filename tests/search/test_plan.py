@@ -35,7 +35,8 @@ def test_a_recipe_comes_from_a_file_and_options_override_it(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"recipe": "no-such.yaml"}, "no-such.yaml"), ({"proxy_size": 2000}, "image_size"), ({"images": 20}, "fewer than a batch")],
+    [({"recipe": "no-such.yaml"}, "no-such.yaml"), ({"proxy_size": 2000}, "image_size"),
+     ({"images": 20}, "fewer than a batch")],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_told_before_the_search(settings: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
