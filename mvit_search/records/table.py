@@ -1,6 +1,7 @@
 """A table of trainings: one CSV row a candidate, seed, fidelity and epoch; read whole, appended a row at a time.
 
-It is what `mvit-search proxy-check` and the tabular benchmark leave behind, and what `run --table` replays.
+It is what `mvit-search proxy-check` and the tabular benchmark leave behind, and what `run --table` replays. A
+candidate's config stands in its first row alone: it is far longer than the rest of a row.
 """
 
 import csv
@@ -92,7 +93,7 @@ def read_table(path: Path) -> tuple[TableRow, ...]:
 
 def write_table(path: Path, rows: Iterable[TableRow]) -> None:
     """Write a whole table, atomically."""
-    write_atomically(path, _csv(COLUMNS) + "".join(map(_line, rows)))
+    write_atomically(path, _csv(COLUMNS) + _lines(rows, set()))
 
 
 def append_rows(path: Path, rows: Iterable[TableRow]) -> None:
@@ -103,19 +104,18 @@ def append_rows(path: Path, rows: Iterable[TableRow]) -> None:
     Raises:
         InputError: a file with other columns than these in this order.
     """
-    lines = "".join(map(_line, rows))
     if not path.exists() or not path.stat().st_size:
-        write_atomically(path, _csv(COLUMNS) + lines)
+        write_table(path, rows)
         return
-    _mend(path)
+    known = _mend(path)
     with path.open("ab") as stream:
-        stream.write(lines.encode())
+        stream.write(_lines(rows, known).encode())
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _mend(path: Path) -> None:
-    """Check the header, and cut an unfinished last line off."""
+def _mend(path: Path) -> set[str]:
+    """Check the header, and cut an unfinished last line off; the digests of the whole lines."""
     content = path.read_bytes()
     header = content.partition(b"\n")[0].decode("utf-8-sig", errors="replace").rstrip("\r")
     if header != ",".join(COLUMNS):
@@ -123,6 +123,8 @@ def _mend(path: Path) -> None:
     whole = content.rfind(b"\n") + 1
     if whole != len(content):
         os.truncate(path, whole)
+    rows = csv.DictReader(io.StringIO(content[:whole].decode("utf-8-sig"), newline=""))
+    return {row["digest"] for row in rows if row["config"]}
 
 
 def _parsed(text: str, source: str) -> list[TableRow]:
@@ -149,14 +151,7 @@ def _parsed(text: str, source: str) -> list[TableRow]:
 def _row(cells: dict[str, str], place: str, known: dict[str, MobileViTConfig]) -> TableRow:
     values: dict[str, Any] = {name: cells.get(name, "") for name in COLUMNS}
     values |= {name: None for name in _MAY_BE_NONE if not cells.get(name)}
-    text = cells["config"]
-    if text not in known:
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{place}: config", None, f"is no JSON ({error})") from None
-        known[text] = parse_config(document, source=f"{place}: config")
-    config = values["config"] = known[text]
+    config = values["config"] = _config(cells["config"], values["digest"], place, known)
     try:
         row = _ROW.validate_python(values)
     except ValidationError as error:
@@ -170,11 +165,35 @@ def _row(cells: dict[str, str], place: str, known: dict[str, MobileViTConfig]) -
     return row
 
 
-def _line(row: TableRow) -> str:
+def _config(text: str, digest: str, place: str, known: dict[str, MobileViTConfig]) -> MobileViTConfig:
+    """The config of a cell; of an empty one, that of the first row with this digest."""
+    if not text:
+        if digest not in known:
+            raise InputError(f"{place}: config", None, f"is empty, and no row above has one of digest {digest!r}")
+        return known[digest]
+    if known.get(digest) is None or known[digest].canonical_json() != text:
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{place}: config", None, f"is no JSON ({error})") from None
+        known[digest] = parse_config(document, source=f"{place}: config")
+    return known[digest]
+
+
+def _lines(rows: Iterable[TableRow], known: set[str]) -> str:
+    """Rows as text; the config only of a digest that is not `known` yet."""
+    lines = []
+    for row in rows:
+        lines.append(_line(row, with_config=row.digest not in known))
+        known.add(row.digest)
+    return "".join(lines)
+
+
+def _line(row: TableRow, *, with_config: bool) -> str:
     # One physical line a row, so that a torn one is known by its missing end and an error can name the line.
     values = (getattr(row, name) for name in COLUMNS[:-1])
     cells = ["" if value is None else " ".join(str(value).split()) for value in values]
-    return _csv((*cells, row.config.canonical_json()))
+    return _csv((*cells, row.config.canonical_json() if with_config else ""))
 
 
 def _csv(cells: Iterable[str]) -> str:

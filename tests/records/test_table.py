@@ -74,6 +74,17 @@ def test_a_last_row_without_line_end_is_read_where_it_is_whole(tmp_path):
     assert read_table(path) == (table_row(),)
 
 
+def test_a_config_stands_in_the_first_row_of_its_candidate_alone(tmp_path):
+    path = tmp_path / "table.csv"
+    rows = [table_row(), table_row(seed=1), table_row(seed=2)]
+    write_table(path, rows[:1])
+    append_rows(path, rows[1:])
+    assert path.read_text().count("stem_channels") == 1
+    assert read_table(path) == tuple(rows)
+    write_table(tmp_path / "again.csv", read_table(path))
+    assert (tmp_path / "again.csv").read_bytes() == path.read_bytes()
+
+
 def test_columns_in_another_order_and_further_ones(tmp_path):
     path = tmp_path / "table.csv"
     write_table(path, [table_row()])
@@ -92,7 +103,9 @@ def test_columns_in_another_order_and_further_ones(tmp_path):
         (lambda text: "", "has no column name, digest"),
         (lambda text: text.partition("\n")[0], "holds no row"),
         (lambda text: text.replace(",top1,", ",accuracy,", 1), "has no column top1"),
-        (lambda text: text[:-40], "line 3: is no CSV"),
+        (lambda text: text[:-40], r"line 3: has \d cells for 18 columns; was it cut"),
+        (lambda text: "\n".join(text.split("\n")[:2])[:-40], "line 2: is no CSV"),
+        (lambda text: "\n".join(text.split("\n")[::2]), "line 2: config: is empty, and no row above has one"),
         (lambda text: text.rstrip("\n") + ",more\n", "line 3: has 19 cells for 18 columns"),
         (lambda text: text.replace("0.30000000000000004", "1.5"), "line 2: top1 1.5|line 2: top1 '1.5'"),
         (lambda text: text.replace("0.30000000000000004", "nan"), "line 2: top1 'nan'"),
