@@ -1,10 +1,15 @@
 """What a worker process does: load the data once, train one candidate at a time, stop when told."""
 
-from dataclasses import dataclass, field
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from mvit_search.data import ImageSet, load_data
-from mvit_search.errors import MvitSearchError
+from mvit_search.errors import InputError, MvitSearchError
 from mvit_search.proxy import Rung
 from mvit_search.ranking.candidates import Candidate
 from mvit_search.ranking.fidelity import Fidelity, subset
@@ -63,6 +68,12 @@ class Job:
     def key(self) -> tuple[str, int, str]:
         return self.candidate.config.digest(), self.seed, self.label
 
+    def checkpoint(self, folder: Path) -> Path:
+        """Where the training is saved between chunks."""
+        digest, seed, label = self.key
+        name = re.sub(r"[^\w.+-]", "_", label)
+        return folder / "checkpoints" / f"{digest[:16]}-{seed}-{name}.safetensors"
+
     def rows(self, outcome: Outcome) -> list[TableRow]:
         """The outcome as rows of the table."""
         if outcome.score is not None:
@@ -87,24 +98,26 @@ class Job:
         )  # fmt: skip
 
 
-@dataclass
 class _Worker:
-    """This process's settings, and the images that it has loaded, by side and count."""
+    """This process's settings, and the images of its latest job: jobs come fidelity by fidelity."""
 
-    settings: WorkerSettings
-    folder: Path
-    loaded: dict[int, ImageSet] = field(default_factory=dict)
-    subsets: dict[tuple[int, int], ImageSet] = field(default_factory=dict)
+    def __init__(self, settings: WorkerSettings, folder: Path) -> None:
+        self.settings, self.folder = settings, folder
+        self._loaded: ImageSet | None = None
+        self._subset: tuple[tuple[int, int], ImageSet] | None = None
 
     def data(self, side: int, images: int) -> ImageSet:
-        settings = self.settings
-        if side not in self.loaded:
-            self.loaded[side] = load_data(
-                settings.data, image_size=side, max_images=settings.images, seed=settings.data_seed
-            )
-        if (side, images) not in self.subsets:
-            self.subsets[side, images] = subset(self.loaded[side], images, settings.held_out, settings.data_seed)
-        return self.subsets[side, images]
+        """So many training images at that side; earlier ones are let go, for each is a copy of its pixels."""
+        if self._subset is None or self._subset[0] != (side, images):
+            self._subset = None
+            settings = self.settings
+            if self._loaded is None or self._loaded.image_size != side:
+                self._loaded = None
+                self._loaded = load_data(
+                    settings.data, image_size=side, max_images=settings.images, seed=settings.data_seed
+                )
+            self._subset = (side, images), subset(self._loaded, images, settings.held_out, settings.data_seed)
+        return self._subset[1]
 
 
 _worker: _Worker | None = None  # one a process: what `prepare_worker` made
@@ -114,6 +127,17 @@ def prepare_worker(settings: WorkerSettings, folder: Path) -> None:
     """Called once in every worker process."""
     global _worker
     _worker = _Worker(settings, folder)
+    # Ctrl-C reaches every process of a terminal. The driver passes it on by the stop file, so that epochs are saved.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A killed driver's workers would train on, or wait for jobs for good, beside those of the next run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def work(job: Job) -> Outcome:
@@ -128,17 +152,25 @@ def work(job: Job) -> Outcome:
 
 
 def _trained(job: Job, data: ImageSet, worker: _Worker) -> Outcome:
+    checkpoint = job.checkpoint(worker.folder)
+    try:
+        return _trained_from(checkpoint, job, data, worker)
+    except InputError as error:
+        if error.field != "checkpoint":
+            raise
+    # Damaged, or of other data or another torch: it was there to save time, and is no reason to give the candidate up.
+    checkpoint.unlink(missing_ok=True)
+    return _trained_from(checkpoint, job, data, worker)
+
+
+def _trained_from(checkpoint: Path, job: Job, data: ImageSet, worker: _Worker) -> Outcome:
     from mvit_search.proxy import train
 
-    digest, seed, label = job.key
-    checkpoint = worker.folder / "checkpoints" / f"{digest[:16]}-{seed}-{label}.safetensors"
     stop = worker.folder / "stop"
     result = train(
-        job.candidate.config, data, job.fidelity.recipe, seed=seed, device=worker.settings.device,
+        job.candidate.config, data, job.fidelity.recipe, seed=job.seed, device=worker.settings.device,
         threads=worker.settings.threads, rungs=job.fidelity.rungs, checkpoint=checkpoint, stop=stop.exists,
     )  # fmt: skip
-    if result.rungs and result.epochs == job.epochs:
-        checkpoint.unlink(missing_ok=True)
     return Outcome(result.rungs, "", data.digest)
 
 

@@ -1,5 +1,6 @@
 """Trainings in worker processes: resumable, chunked, and no failure costs more than its own row."""
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -7,6 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +23,12 @@ from mvit_search.data import load_data
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.latency import load_target
 from mvit_search.profile import cost
-from mvit_search.proxy import default_recipe, train
+from mvit_search.proxy import Rung, default_recipe, train
 from mvit_search.ranking.candidates import Candidate, choose_candidates
 from mvit_search.ranking.check import CheckSettings, plan_check, run_check
 from mvit_search.ranking.fidelity import Fidelity, fidelity, ladders, subset
-from mvit_search.ranking.runner import Progress, jobs, run_jobs
-from mvit_search.ranking.worker import Job, WorkerSettings
+from mvit_search.ranking.runner import Progress, _alone, _Book, _submit_next, jobs, run_jobs
+from mvit_search.ranking.worker import Job, Outcome, WorkerSettings, _trained, _Worker, prepare_worker
 from mvit_search.records.table import TableRow, read_table
 from mvit_search.space import load_space
 from tests.proxy.test_training import TINY
@@ -71,6 +77,7 @@ def test_every_training_has_a_row_a_rung(whole: Path) -> None:
     assert all(r.image_steps == r.epoch * 128 and r.cpu_seconds > 0 and not r.error for r in rows)
     assert {r.recipe for r in rows if r.fidelity == LONG.name} == {RECIPE.digest()[:12]}
     assert not list((whole.parent / "checkpoints").iterdir())
+    assert not (whole.parent / "stop").exists()
 
 
 @pytest.mark.slow
@@ -99,6 +106,16 @@ def test_chunks_of_no_length_add_up_to_the_whole(whole: Path, tmp_path: Path) ->
     assert table.read_bytes() == before
 
 
+def working_in(group: int) -> list[str]:
+    """States of the living processes of a process group, as Linux lists them."""
+    states = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, own, *_ = path.read_text().rpartition(")")[2].split()
+            states += [state] if int(own) == group and state != "Z" else []
+    return states
+
+
 @pytest.mark.slow
 def test_a_killed_check_carries_on_to_the_same_table(whole: Path, tmp_path: Path) -> None:
     code = (
@@ -114,8 +131,11 @@ def test_a_killed_check_carries_on_to_the_same_table(whole: Path, tmp_path: Path
     deadline = time.monotonic() + 120
     while not (out / "table.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # the driver alone: its workers have to see for themselves that nobody waits for them
     process.wait()
+    while working_in(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not working_in(process.pid)
     held = read_table(out / "table.csv")
     assert len(held) > 0
     table = run_jobs(jobs(BOTH, (LONG, SHORT), seeds=2, seeded=1), DIGITS, out, workers=2)
@@ -157,6 +177,125 @@ def test_a_dying_worker_and_a_diverging_candidate_are_rows(tmp_path: Path) -> No
 def test_data_that_cannot_be_loaded_ends_it_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no-such"):
         run_jobs(jobs(BOTH[:1], (SHORT,)), WorkerSettings("no-such"), tmp_path, workers=1)
+
+
+def rung(epoch: int, top1: float = 0.5) -> Rung:
+    return Rung(epoch, top1, 1.0, 128 * epoch, 1.0, 1.0)
+
+
+def test_a_training_that_fails_after_rows_were_written_is_a_row_too(tmp_path: Path) -> None:
+    job = Job(BOTH[0], 0, LONG)
+    _Book(tmp_path, [job], None).add(job, Outcome((rung(1),)))
+    book = _Book(tmp_path, [job], None)  # a later chunk
+    assert not book.finished(job)
+    book.add(job, Outcome((), "training loss is nan"))
+    assert _Book(tmp_path, [job], None).finished(job)  # and nobody tries again
+    rows = read_table(book.table)
+    assert [(row.epoch, row.top1, row.error) for row in rows] == [(1, 0.5, ""), (1, None, "training loss is nan")]
+
+
+def test_rows_that_come_out_the_same_are_not_written_twice_and_others_are(tmp_path: Path) -> None:
+    job = Job(BOTH[0], 0, LONG)
+    book = _Book(tmp_path, [job], None)
+    book.add(job, Outcome((rung(1), rung(2))))
+    _Book(tmp_path, [job], None).add(job, Outcome((rung(1), rung(2, 0.6))))
+    assert [(row.epoch, row.top1) for row in read_table(book.table)] == [(1, 0.5), (2, 0.5), (2, 0.6)]
+
+
+def test_a_checkpoint_goes_once_its_rows_are_on_the_disk(tmp_path: Path) -> None:
+    job = Job(BOTH[0], 0, LONG)
+    checkpoint = job.checkpoint(tmp_path)
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    book = _Book(tmp_path, [job], None)
+    book.add(job, Outcome((rung(1),)))
+    assert checkpoint.exists()
+    book.add(job, Outcome((rung(1), rung(2), rung(3))))
+    assert not checkpoint.exists()
+    checkpoint.touch()  # a kill came between the rows and the checkpoint
+    _Book(tmp_path, [job], None)
+    assert not checkpoint.exists()
+
+
+def test_a_finished_training_leaves_its_checkpoint_to_the_driver(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    job = Job(BOTH[0], 0, SHORT)
+    outcome = _trained(job, _Worker(DIGITS, tmp_path).data(16, 128), _Worker(DIGITS, tmp_path))
+    assert outcome.rungs[-1].epoch == 1
+    assert job.checkpoint(tmp_path).exists()
+
+
+def test_a_checkpoint_that_does_not_fit_costs_time_and_not_the_candidate(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    worker = _Worker(DIGITS, tmp_path)
+    first, other = Job(BOTH[0], 0, SHORT), Job(BOTH[0], 1, SHORT)
+    data = worker.data(16, 128)
+    wanted = _trained(first, data, worker).rungs[-1]
+    _trained(other, data, worker)
+    for content in (b"hello", other.checkpoint(tmp_path).read_bytes()):
+        first.checkpoint(tmp_path).write_bytes(content)
+        found = _trained(first, data, worker).rungs[-1]
+        assert (found.top1, found.loss) == (wanted.top1, wanted.loss)
+
+
+def test_a_label_names_a_file_on_every_system() -> None:
+    job = Job(BOTH[0], 3, fidelity(RECIPE, 128, label='a/b:c"?'))
+    assert job.checkpoint(Path("x")).name == f"{TINY.digest()[:16]}-3-16px-128img-3ep-a_b_c__.safetensors"
+    assert Job(BOTH[0], 3, LONG).checkpoint(Path("x")).name.endswith(f"-3-{LONG.name}.safetensors")
+
+
+def test_a_worker_holds_the_images_of_one_fidelity(tmp_path: Path) -> None:
+    worker = _Worker(DIGITS, tmp_path)
+    first = worker.data(16, 128)
+    assert worker.data(16, 128) is first
+    digest, gone = first.digest, weakref.ref(first)
+    del first
+    assert len(worker.data(16, 64).train_labels) == 64
+    gc.collect()
+    assert gone() is None
+    assert worker.data(16, 128).digest == digest
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with _alone(tmp_path), pytest.raises(ConflictError, match="in use by another process"):
+        run_jobs([], DIGITS, tmp_path)
+    run_jobs([], DIGITS, tmp_path)
+
+
+def test_half_a_checkpoint_is_swept_away(tmp_path: Path) -> None:
+    torn = tmp_path / "checkpoints" / ".a.safetensors.x1y2"
+    torn.parent.mkdir()
+    torn.touch()
+    run_jobs([], DIGITS, tmp_path)
+    assert not torn.exists()
+
+
+@pytest.mark.slow
+def test_a_pool_that_broke_costs_no_job_and_workers_leave_ctrl_c_to_the_driver(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=prepare_worker, initargs=(DIGITS, tmp_path)) as pool:
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(os._exit, 9).result()
+        waiting = deque([Job(BOTH[0], 0, SHORT)])
+        assert not _submit_next(pool, waiting, {})
+        assert len(waiting) == 1
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_are_no_failure_of_the_candidates(tmp_path: Path) -> None:
+    """A script without its `__main__` guard: each worker would run the script again, and dies of it."""
+    script = tmp_path / "check.py"
+    script.write_text(
+        "from tests.ranking.test_runner import *\n"
+        "run_jobs(jobs(BOTH, (SHORT,)), DIGITS, Path(sys.argv[1]), workers=1)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "out"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "WorkError: worker processes die as they start" in done.stderr
+    assert not (tmp_path / "out" / "table.csv").exists()
 
 
 # Who, how, and in which order.
