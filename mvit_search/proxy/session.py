@@ -154,12 +154,17 @@ class TrainingSession:
             "recipe": self.recipe.digest(), "seed": self.seed, "share": self.share,
         }  # fmt: skip
 
+    def surroundings(self) -> dict[str, Any]:
+        """What the bits depend on besides: a training carried on elsewhere would be neither the one nor the other."""
+        where = {"torch": torch.__version__, "device": self.device.type}
+        return where | ({"threads": torch.get_num_threads()} if self.device.type == "cpu" else {})
+
     def save(self, path: Path) -> None:
         """Everything that the next epoch depends on, into one safetensors file; its JSON header holds the counters."""
         state = {
             **self.identity(), "epoch": self.epoch, "steps": self.steps, "image_steps": self.image_steps,
             "largest_batch": self.largest_batch, "spent": self.spent(), "rungs": [vars(rung) for rung in self.rungs],
-            "torch": torch.__version__,
+            **self.surroundings(),
         }  # fmt: skip
         header = {"mvit-search": json.dumps(state)}
         write_atomically(path, save({name: t.detach().cpu() for name, t in self._tensors().items()}, header))
@@ -169,7 +174,8 @@ class TrainingSession:
 
         Raises:
             InputError: the file is damaged or no checkpoint.
-            ConflictError: it belongs to another candidate, recipe, data set or seed; says what differs.
+            ConflictError: it belongs to another candidate, recipe, data set or seed, or was made with another torch,
+                device or number of threads; says what differs.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -180,6 +186,7 @@ class TrainingSession:
             raise InputError("checkpoint", str(path), rule, "remove it to train anew") from None
         own = self.identity()
         different = [key for key, value in own.items() if state.get(key) != value]
+        different += [key for key, value in self.surroundings().items() if state.get(key, value) != value]
         if different:
             rule = f"belongs to another training: {', '.join(different)} differ{'s' if len(different) == 1 else ''}"
             raise ConflictError("checkpoint", str(path), rule, "remove it to train anew")
@@ -224,7 +231,7 @@ class TrainingSession:
 def build(config: MobileViTConfig, num_classes: int, seed: int, device: torch.device) -> MobileViT:
     """The network with the first weights that `seed` gives, channels-last on `device`."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not `torch.manual_seed`: that seeds the caller's GPUs too
         network = MobileViT(config, num_classes)
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

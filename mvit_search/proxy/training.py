@@ -76,9 +76,10 @@ def train(
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
-                part = (session.largest_batch if session is not None else part) // 2
+                tried = session.largest_batch if session is not None else part
+                part = tried // 2
                 if part < min(_SMALLEST_PART, recipe.batch_size):
-                    rule = f"does not fit in memory at {2 * part} images at once ({_first_line(error)})"
+                    rule = f"does not fit in memory at {tried} images at once ({_first_line(error)})"
                     raise OutOfMemory(rule) from error
             # From the start, so that a seed means one result however memory was found to be short.
             del session
@@ -94,6 +95,8 @@ def _run(
     last = min(max(rungs), session.recipe.epochs)
     rungs = {epoch for epoch in rungs if epoch < last} | {last}
     trained, first = 0.0, session.image_steps
+    if session.epoch == last and not any(rung.epoch == last for rung in session.rungs):
+        session.score()  # it was stopped and saved where nobody had asked for a score
     while session.epoch < last:
         start = time.perf_counter()
         loss = session.advance()

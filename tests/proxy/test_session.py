@@ -83,6 +83,40 @@ def test_a_stop_saves_the_epoch_and_the_rest_follows(digits: ImageSet, tmp_path:
     assert scores(done) == scores(train(TINY, digits, THREE, seed=0, threads=1))
 
 
+def test_where_it_was_stopped_it_can_still_be_scored(digits: ImageSet, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "training.safetensors"
+    train(TINY, digits, THREE, seed=0, threads=1, checkpoint=checkpoint, stop=lambda: True)
+    first = train(TINY, digits, THREE, seed=0, threads=1, checkpoint=checkpoint, until=1)
+    assert scores(first) == scores(train(TINY, digits, THREE, seed=0, threads=1, rungs=[1]))[:1]
+
+
+def test_a_checkpoint_of_another_torch_or_thread_count_is_refused(
+    digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the bits of the one nor of the other would come out."""
+    threads = torch.get_num_threads()
+    session = TrainingSession(TINY, digits, THREE, seed=0)
+    session.save(tmp_path / "a")
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(ConflictError, match="threads differs"):
+            session.load(tmp_path / "a")
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(torch, "__version__", "2.7.0")
+    with pytest.raises(ConflictError, match="torch differs"):
+        session.load(tmp_path / "a")
+
+
+def test_first_weights_leave_the_callers_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(0)
+    assert seeded == [0]  # as torch does it
+    build(TINY, 10, 5, torch.device("cpu"))
+    assert seeded == [0]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"seed": 1}, "seed differs"), ({"recipe": THREE.changed(label_smoothing=0.0)}, "recipe differs"),
@@ -277,6 +311,12 @@ def test_what_never_fits_is_a_typed_failure(digits: ImageSet, short_of_memory: l
     with pytest.raises(OutOfMemory, match="does not fit in memory at 4 images at once"):
         train(TINY, digits, FAST, seed=0, threads=1, checkpoint=tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_names_the_images_that_were_tried(digits: ImageSet, short_of_memory: list[int]) -> None:
+    short_of_memory[0] = 1
+    with pytest.raises(OutOfMemory, match="does not fit in memory at 5 images at once"):
+        train(TINY, digits, FAST.changed(batch_size=5), seed=0, threads=1)
 
 
 def test_parts_of_a_batch_add_up_to_its_gradient(digits: ImageSet) -> None:
