@@ -1,5 +1,6 @@
 """Scoring a network on held-out images, with batch-norm statistics taken anew."""
 
+import itertools
 import math
 
 import torch
@@ -19,14 +20,15 @@ def recalibrate(
     network: nn.Module, batches: Batches, generator: torch.Generator, largest_batch: int = _RECALIBRATION_BATCH
 ) -> None:
     """Take batch-norm statistics anew with the present weights, all batches weighing the same."""
-    views = list(batches.recalibration(min(_RECALIBRATION_BATCH, largest_batch), generator))
-    if not views:
+    views = batches.recalibration(min(_RECALIBRATION_BATCH, largest_batch), generator)
+    first = next(views, None)
+    if first is None:
         return
     for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.reset_running_stats()
         norm.momentum = None  # None = cumulative average
     network.train()
-    for images in views:
+    for images in itertools.chain((first,), views):  # one after the other: all together may not fit
         network(images)
 
 

@@ -1,5 +1,6 @@
 """The training loop on real digits with a tiny network: it learns, repeats itself, and fails by name."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,23 @@ def test_recalibration_parts_are_near_equal(digits: ImageSet, images: int, sizes
     recipe = FAST.model_copy(update={"recalibration_images": images})
     batches = Batches(data, recipe, torch.device("cpu"))
     assert [len(part) for part in batches.recalibration(128, seeded())] == sizes
+
+
+def test_recalibration_holds_one_part_at_a_time(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def views(*arguments: object) -> Iterator[torch.Tensor]:
+        for _ in range(3):
+            events.append("made")
+            yield torch.randn(4, 3, 8, 8)
+
+    batches = Batches(digits, FAST, torch.device("cpu"))
+    monkeypatch.setattr(batches, "recalibration", views)
+    norm = nn.BatchNorm2d(3)
+    norm.register_forward_hook(lambda *_: events.append("used"))
+    recalibrate(norm, batches, torch.Generator())
+    assert events == ["made", "used"] * 3
+    assert int(norm.num_batches_tracked) == 3
 
 
 def test_every_recalibration_image_weighs_the_same(digits: ImageSet) -> None:
