@@ -104,7 +104,14 @@ class Batches:
         # A crop that ends at the image's edge repeats its last half pixel, as resizing a crop does; no black line.
         inside = recipe.area_high <= 1 and not recipe.max_shift and not recipe.max_rotation_degrees
         padding = "border" if inside else "zeros"
+        if inside and images.device.type == "mps":
+            grid, padding = _clamped(grid, images.shape[-1]), "zeros"
         return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+
+
+def _clamped(grid: Tensor, side: int) -> Tensor:
+    """What "border" does to a grid: no point beyond the outermost pixels' centres. Apple's GPUs have no "border"."""
+    return grid.clamp(1 / side - 1, 1 - 1 / side)
 
 
 def _resident(images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:

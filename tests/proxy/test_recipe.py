@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn import functional as F
 
 from mvit_search.data import ImageSet, load_data
 from mvit_search.errors import InputError
 from mvit_search.proxy import PAPER, Recipe, default_recipe, load_recipe, parse_recipe
-from mvit_search.proxy.batches import Batches
+from mvit_search.proxy.batches import Batches, _clamped
 
 PLAIN = Recipe(epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0.0, image_size=32)
 
@@ -196,3 +197,15 @@ def test_a_change_is_checked_like_a_recipe() -> None:
         PLAIN.changed(batch_size=1)
     with pytest.raises(InputError, match="mapping"):
         parse_recipe([])
+
+
+def test_a_clamped_grid_is_border_padding() -> None:
+    """For Apple's GPUs, which have no border padding: nothing but the outermost pixels beyond the edge."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 3, 9, 9, generator=generator)
+    grid = 2.6 * torch.rand(4, 7, 7, 2, generator=generator) - 1.3
+    border = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    zeros = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+    clamped = F.grid_sample(images, _clamped(grid, 9), padding_mode="zeros", align_corners=False)
+    assert (border - zeros).abs().max() > 0.1
+    torch.testing.assert_close(clamped, border, rtol=0, atol=1e-5)

@@ -109,6 +109,11 @@ def test_small_data_give_smaller_batches(digits: ImageSet) -> None:
         score("zico", TINY, fewer, seed=0)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("params", "macs")])
+def test_apples_gpus_have_no_doubles_so_the_processor_scores(digits: ImageSet, name: str) -> None:
+    assert score(name, TINY, digits, seed=0, device="mps").value == score(name, TINY, digits, seed=0).value
+
+
 def test_an_unknown_score_is_named_with_the_nearest(digits: ImageSet) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'synflow'"):
         score("sinflow", TINY, digits, seed=0)

@@ -53,6 +53,7 @@ def score(
 
     Args:
         seed: decides the first weights, the images looked at, and what the score itself draws.
+        device: `mps` computes on the processor, for want of double precision.
         threads: torch's threads within one operator while this runs; None leaves the setting.
 
     Raises:
@@ -64,7 +65,7 @@ def score(
     start = time.perf_counter()
     try:
         with _threads(threads), torch.random.fork_rng(devices=[]):
-            value = _value(name, config, data, seed, torch.device(device), share)
+            value = _value(name, config, data, seed, _with_doubles(torch.device(device)), share)
     except (RuntimeError, MemoryError) as error:
         # RuntimeError is torch's: out of memory, or an operator that cannot run.
         raise WorkError(f"{name}: {' '.join(str(error).split())[:400] or type(error).__name__}") from None
@@ -79,6 +80,11 @@ def _value(name: str, config: MobileViTConfig, data: ImageSet, seed: int, device
     batches = plain_batches(data, _BATCHES.get(name, 1), seed=seed, device=device, share=share)
     network = build(config, data.num_classes, seed, device).train()
     return OF_NETWORK[name](network, batches, torch.Generator().manual_seed(seed))
+
+
+def _with_doubles(device: torch.device) -> torch.device:
+    """The device, or the processor in place of Apple's GPUs: scores need double precision, which those lack."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 @contextmanager
