@@ -45,7 +45,8 @@ class Record(BaseModel):
         top1_by_seed: proxy accuracy on held-out images, 0..1, by training seed; empty if it was not trained.
         score_by_seed: zero-cost score by seed, larger is better, in a run that trains nothing; else empty.
         train_seconds: time its trainings, or its scores, took in total.
-        largest_batch: images that fitted in memory at once, where a whole batch did not: trained in parts.
+        largest_batch: images that fitted in memory at once, where a whole batch did not: trained in parts. Of several
+            trainings the least.
         error: why it failed.
     """
 

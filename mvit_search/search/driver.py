@@ -192,6 +192,8 @@ class Search:
     def _with_evaluation(self, record: Record, seed: int, evaluation: Evaluation) -> Record:
         """The record with one more seed. One that fails makes the candidate a failed one: it cannot be relied on."""
         seconds = record.train_seconds + evaluation.seconds
+        shortest = min((n for n in (record.largest_batch, evaluation.largest_batch) if n is not None), default=None)
+        record = record.model_copy(update={"largest_batch": shortest})
         if evaluation.value is None:
             error = f"seed {seed}: {evaluation.error}"
             return record.model_copy(update={"outcome": "failed", "error": error, "train_seconds": seconds})

@@ -175,6 +175,16 @@ def test_a_candidate_that_fails_with_a_later_seed_leaves_the_front(tmp_path):
     assert document["failed"] == 6
 
 
+def test_the_least_batch_of_all_seeds_is_told(tmp_path):
+    class Short(FormulaEvaluator):
+        def evaluate(self, config, seed):
+            return super().evaluate(config, seed)._replace(largest_batch={0: 16, 1: 8, 2: None}[seed])
+
+    document = search(tmp_path / "run", Short(), trials=6, final_seeds=3)
+    assert document["front"]
+    assert {row["largest_batch"] for row in document["front"]} == {8}
+
+
 def test_a_run_in_which_all_fail_says_why(tmp_path):
     with pytest.raises(WorkError, match="none of 4 candidates could be trained: loss is nan in epoch 1"):
         search(tmp_path / "run", FormulaEvaluator(fails=lambda config, seed: True), trials=4)
