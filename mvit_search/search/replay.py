@@ -32,9 +32,15 @@ class Replay:
         self, source: str, rows: Iterable[TableRow], fidelity: str, space: SearchSpace, limits: Limits, *, seed: int,
         seeds: int,
     ) -> None:  # fmt: skip
-        """Raises InputError for a candidate outside the space that is no preset, or if none inside fits the limits."""
+        """Raises InputError for a candidate outside the space that is no preset, or if none inside fits the limits.
+
+        So it does where no training reached the schedule's last epoch.
+        """
         self._source, self._space, self._first_seed, self._seeds = source, space, seed, seeds
         self._rows = _last_rows(rows, fidelity)
+        if all(row.error for found in self._rows.values() for row in found.values()):
+            rule = f"no training of {fidelity} reached its last epoch"
+            raise InputError("table", source, rule, "carry on what writes it, or name another fidelity")
         configs = {digest: next(iter(found.values())).config for digest, found in self._rows.items()}
         inside = [config for config in configs.values() if self._is_inside(config)]
         self._fitting = tuple(config for config in inside if not limits.excess(config))
@@ -130,11 +136,9 @@ def load_replay(argument: str, space: SearchSpace, limits: Limits, *, seed: int,
 
 def _last_rows(rows: Iterable[TableRow], fidelity: str) -> dict[str, dict[int, TableRow]]:
     """digest -> seed -> the row that answers; of several for the same the last in the table."""
-    chosen = [row for row in rows if row.fidelity == fidelity]
-    last = max((row.epoch for row in chosen if row.top1 is not None), default=0)
     found: dict[str, dict[int, TableRow]] = {}
-    for row in chosen:
-        if row.error or row.epoch == last:
+    for row in rows:
+        if row.fidelity == fidelity and (row.error or row.epoch == row.epochs):
             found.setdefault(row.digest, {})[row.seed] = row
     return found
 

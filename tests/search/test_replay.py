@@ -66,6 +66,12 @@ def test_the_last_rung_is_what_is_answered():
     assert found.evaluate(CONFIGS[0], 7).error == "the table has no training of it with seed 7"
 
 
+def test_trainings_that_were_all_left_half_way_answer_nothing():
+    rows = [row(config, epoch=2) for config in CONFIGS[:5]]
+    with pytest.raises(InputError, match="no training of long reached its last epoch"):
+        replay([*rows, row(CONFIGS[5], error="loss is nan", epoch=1)])
+
+
 def test_of_a_seed_that_was_trained_twice_the_last_row_counts():
     rows = [row(CONFIGS[0], error="out of memory", epoch=0), row(CONFIGS[0]), row(CONFIGS[1])]
     assert replay(rows).evaluate(CONFIGS[0], 0).value == row(CONFIGS[0]).top1
