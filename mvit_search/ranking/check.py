@@ -96,20 +96,29 @@ def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
     Raises:
         InputError: as `run_check`.
     """
+    from mvit_search.proxy.training import require_trainable
+
     if settings.candidates < FEWEST_CANDIDATES:
         rule = f"must be at least {FEWEST_CANDIDATES}: fewer have no order to speak of"
         raise InputError("--candidates", settings.candidates, rule)
     if settings.seeds < 1:
         raise InputError("--seeds", settings.seeds, "must be at least 1")
     space, target, recipe = load_space(settings.space), load_target(settings.target), settings.recipe()
+    if target.measured:
+        rule = "is measured, and candidates are chosen by the latency of thousands"
+        raise InputError("--target", settings.target, rule, "name a predicted one, for example iphone12")
     data = load_data(settings.data, image_size=recipe.image_size, max_images=settings.images)
+    if settings.held_out is not None and settings.held_out < data.num_classes:
+        rule = f"must be at least the number of classes ({data.num_classes})"
+        raise InputError("--held-out", settings.held_out, rule, "raise --held-out")
+    require_trainable(data, recipe)
     candidates = choose_candidates(
         space, target, settings.budget, settings.candidates, smallest=min(settings.smallest, settings.budget)
     )
     if len(candidates) < FEWEST_CANDIDATES:
         rule = f"space {space.name} has {len(candidates)} candidates inside"
         raise InputError("--budget", settings.budget, rule, f"at least {FEWEST_CANDIDATES} are needed")
-    ways = ladders(recipe, len(data.train_images))
+    ways = ladders(recipe, len(data.train_images), data.num_classes)
     scores = [Job(candidate, 0, ways[0], name) for name in settings.zero_cost for candidate in candidates]
     long = jobs(candidates, ways[:1]) + jobs(candidates, ways[:1], settings.seeds, settings.seeded)
     wanted = list(dict.fromkeys([*scores, *long, *jobs(candidates, ways)]))

@@ -38,11 +38,11 @@ def fidelity(recipe: Recipe, images: int, rungs: Sequence[int] = (), label: str 
     return Fidelity(name, recipe, images, tuple(sorted({*rungs, recipe.epochs} - {0})))
 
 
-def ladders(recipe: Recipe, images: int) -> tuple[Fidelity, ...]:
+def ladders(recipe: Recipe, images: int, classes: int) -> tuple[Fidelity, ...]:
     """The long schedule first, then everything cheaper that it is compared with, most useful first.
 
     Rungs of the long schedule against complete short ones of 1, 2, 4, ... epochs; a half of the resolution, and a
-    quarter of the images, for a quarter of the epochs' cost.
+    quarter of the images, for a quarter of the epochs' cost; not fewer images than `classes` or two batches.
     """
     powers = [epochs for epochs in (1, 2, 4, 8, 16, 32, 64) if epochs < recipe.epochs]
     long = fidelity(recipe, images, [*powers, *(3 * p for p in powers if 3 * p < recipe.epochs)])
@@ -50,7 +50,7 @@ def ladders(recipe: Recipe, images: int) -> tuple[Fidelity, ...]:
     small = recipe.changed(image_size=max(16, recipe.image_size // 2))
     lower = [fidelity(_shortened(small, max(1, recipe.epochs // 4)), images)] if small != recipe else []
     few = images // 4
-    fewer = [fidelity(recipe, few)] if few >= 2 * recipe.batch_size else []
+    fewer = [fidelity(recipe, few)] if few >= max(classes, 2 * recipe.batch_size) else []
     return (long, *short, *lower, *fewer)
 
 

@@ -322,7 +322,7 @@ def test_an_empty_band_is_refused() -> None:
 
 
 def test_ladders_hold_rungs_and_complete_schedules_and_cheaper_images() -> None:
-    long, *others = ladders(RECIPE.changed(epochs=16, image_size=32), 400)
+    long, *others = ladders(RECIPE.changed(epochs=16, image_size=32), 400, 10)
     assert long.name == "32px-400img-16ep"
     assert long.rungs == (1, 2, 3, 4, 6, 8, 12, 16)
     names = [way.name for way in others]
@@ -331,6 +331,7 @@ def test_ladders_hold_rungs_and_complete_schedules_and_cheaper_images() -> None:
     assert all(way.image_steps < long.image_steps for way in others)
     assert others[-1].recipe == long.recipe
     assert len({way.recipe.digest() for way in (long, *others)}) == 6
+    assert all(way.images == 400 for way in ladders(RECIPE, 400, 101))  # 100 would not show every class
 
 
 def test_subsets_keep_the_held_out_images_and_the_balance() -> None:
@@ -371,10 +372,22 @@ def test_another_checks_folder_is_refused_with_what_differs(tmp_path: Path, monk
         run_check(CHECK, tmp_path)
 
 
+def test_a_target_that_would_measure_thousands_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mvit_search.ranking import check
+
+    class Measured:
+        measured = True
+
+    monkeypatch.setattr(check, "load_target", lambda name: Measured())
+    with pytest.raises(InputError, match="is measured, and candidates are chosen by the latency of thousands"):
+        plan_check(CHECK)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"candidates": 4}, "at least 5"), ({"data": "no-such"}, "no-such"), ({"space": "no-such"}, "no-such"),
-     ({"seeds": 0}, "at least 1"), ({"epochs": 0}, "epochs"), ({"image_size": 7}, "image_size")],
+     ({"seeds": 0}, "at least 1"), ({"held_out": 9}, r"--held-out 9: must be at least the number of classes \(10\)"),
+     ({"images": 20}, "fewer than a batch"), ({"epochs": 0}, "epochs"), ({"image_size": 7}, "image_size")],
 )  # fmt: skip
 def test_settings_that_cannot_be_met_are_refused(changes: dict[str, object], words: str) -> None:
     from dataclasses import replace
