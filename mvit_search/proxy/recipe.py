@@ -28,11 +28,11 @@ class Recipe(BaseModel):
             square of the widths, so at 1 it falls as widths grow. 0 gives all networks the same.
         weight_decay: on convolutions and matrices; never on norms and biases.
         grad_clip: largest norm of all gradients together.
-        ema_decay: of the exponential average of the weights that is scored in their place (paper, appendix);
+        ema_decay: of the exponential average of the weights that is scored in their place (paper, section 4.1);
             0 scores the weights themselves. Early on the average is shorter: (1 + steps) / (10 + steps).
         precision: of convolutions and matrix products in training; the weights are float32 either way.
         image_size: side in pixels that the data should be loaded at, and scored at.
-        scales: sides of the multi-scale sampler (paper, section 3.3 and algorithm 1), one drawn a step, with
+        scales: sides of the multi-scale sampler (paper, section 3.2 and listing 1), one drawn a step, with
             as many images as cost the same: batch_size * (image_size / side) ** 2. Empty: always `image_size`.
         max_rotation_degrees: images are turned by up to this, either way.
         area_low, area_high: share of the image that a view shows, uniform between the two. Up to 1 the view is
@@ -130,7 +130,7 @@ def load_recipe(path: Path) -> Recipe:
 # docs/proxies.md says how these were chosen and what they were measured to tell apart.
 _DIGITS = Recipe(
     epochs=2, batch_size=32, learning_rate=3e-3, warmup_epochs=0.4, image_size=17,
-    max_rotation_degrees=10.0, area_low=0.81, area_high=1.21, max_shift=0.05,
+    max_rotation_degrees=25.0, area_low=0.5625, area_high=1.5625, max_shift=0.12,
 )  # fmt: skip
 _PHOTOS = Recipe(
     epochs=2, batch_size=64, learning_rate=2e-3, warmup_epochs=0.5, image_size=32,

@@ -1,7 +1,7 @@
 """Learning curves continued from their first rungs to the end of the schedule.
 
 Two ways. The power law acc(t) = a - b t^-c is the shape that learning curves tend to have (Domhan et al. 2015,
-section 3, "pow3"); the straight line continues the last slope in log t. Both look at the rungs of the candidates
+"pow3"); the straight line continues the last slope in log t. Both look at the rungs of the candidates
 alone, never at where a training ended.
 """
 

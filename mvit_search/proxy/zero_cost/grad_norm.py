@@ -1,4 +1,4 @@
-"""`grad_norm`: Abdelfattah et al., arXiv 2101.08134, section 3.2.
+"""`grad_norm`: Abdelfattah et al., arXiv 2101.08134.
 
 The Euclidean norm of each layer's weight gradient after one batch, summed over convolutions and linear layers, as in
 the authors' code. Nothing was adapted to MobileViT.

@@ -11,7 +11,7 @@ from mvit_search.errors import InputError
 from mvit_search.proxy.zero_cost._base import Batch
 
 BATCH_SIZE = 64
-"""Images of a batch, as in arXiv 2101.08134, section 3."""
+"""Images of a batch, as by default in the program of arXiv 2101.08134."""
 
 _STATISTICS_IMAGES = 1000
 _SMALLEST_SIDE = 8

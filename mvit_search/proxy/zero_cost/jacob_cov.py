@@ -1,5 +1,4 @@
-"""`jacob_cov`: Mellor et al., arXiv 2006.04647 version 1, section 3; as in Abdelfattah et al., arXiv 2101.08134,
-section 3.2 (there "Jacobian covariance").
+"""`jacob_cov`: Mellor et al., arXiv 2006.04647 version 1; as in the program of Abdelfattah et al., arXiv 2101.08134.
 
 Each image's row of the Jacobian is the gradient of the sum of the outputs with respect to its pixels. With the
 eigenvalues v of the rows' correlation matrix the score is -sum(log(v + k) + 1 / (v + k)), k = 1e-5: greatest, -N, where

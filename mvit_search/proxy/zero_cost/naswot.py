@@ -1,4 +1,4 @@
-"""`naswot`: Mellor et al., arXiv 2006.04647 (version 2 on), section 3, equation 2.
+"""`naswot`: Mellor et al., arXiv 2006.04647 as published at ICML 2021, section 3, equations 1 and 2.
 
 Every activation unit is on or off for an image, which gives the image a binary code. K[i, j] is the number of units
 that images i and j have in common (units less the Hamming distance), and the score is log |det K|: the more

@@ -1,5 +1,5 @@
 """`snip`: Lee et al., arXiv 1810.02340, section 4.1 (connection sensitivity); summed over a network by Abdelfattah
-et al., arXiv 2101.08134, section 3.2.
+et al., arXiv 2101.08134.
 
 The sum over weights of |w * dL/dw|: what the loss of one batch would change, to first order, if the weight were cut.
 The paper then divides by the sum, which would make every network's score 1; like Abdelfattah et al. we do not.

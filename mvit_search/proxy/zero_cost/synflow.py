@@ -1,5 +1,5 @@
-"""`synflow`: Tanaka et al., arXiv 2006.05467, section 6 and algorithm 1; summed over a network as a score by
-Abdelfattah et al., arXiv 2101.08134, section 3.2.
+"""`synflow`: Tanaka et al., arXiv 2006.05467 ("Iterative Synaptic Flow Pruning"); summed over a network as a score by
+Abdelfattah et al., arXiv 2101.08134.
 
 With all weights made absolute and an image of ones, R = sum of the outputs is the sum over all paths from input to
 output of the product of |w| along the path, and the score is the sum over weights of |w * dR/dw|. It looks at no data.

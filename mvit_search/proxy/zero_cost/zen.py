@@ -10,6 +10,7 @@ Adapted to MobileViT:
 - layer and group norms take scale away as batch norm does, so theirs is added in the same way.
 - all weights are drawn with variance 1, but for those of queries and keys (1 / inputs): with variance 1 a softmax
   picks one token, and the smallest change of the image picks another.
+- the distance is the sum of absolute values, as in the authors' program; the paper writes the Frobenius norm.
 - a norm's variance is that of the image x alone. The published code reads a running average over x and x + 0.01 e.
 - 16 images and 4 repeats, where the authors' program has 16 and 32: the spread over repeats is small here.
 """

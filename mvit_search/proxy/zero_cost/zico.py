@@ -1,9 +1,10 @@
-"""`zico`: Li et al., arXiv 2301.11300, definition 1.
+"""`zico`: Li et al., arXiv 2301.11300.
 
 For every layer the logarithm of the sum over its weights of mean |gradient| / standard deviation of the gradient, both
 over batches; summed over layers. Large where gradients agree from batch to batch. As in the authors' code the standard
 deviation is that of a population, and weights whose gradient does not vary are left out, and so are layers without
-any other. Two batches, as the authors found enough. Nothing was adapted to MobileViT.
+any other. The gradients are each batch's own; the authors' program lets those of later batches add up. Two batches are
+the fewest that have a deviation. Nothing was adapted to MobileViT.
 """
 
 from collections.abc import Sequence
