@@ -14,6 +14,7 @@ loads torch.
 import os
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 
 from mvit_search.data._base import ImageSet
@@ -107,13 +108,17 @@ def _opened(spec: str, seed: int) -> Catalogue:
     named = _NAMED.fullmatch(spec)
     if named and named[2].startswith("//"):
         raise InputError("data", spec, "is a web address", "download it and name the file")
+    if named and named[1] in OPENERS and not named[2] and named[1] not in BUILT_IN:
+        raise InputError("data", spec, "names nothing after the colon", f"say {spec}PATH")
     if named and named[1] in OPENERS:
         return OPENERS[named[1]](named[2], seed)
     if named:
         raise UnknownNameError("data", named[1], OPENERS)
-    if "/" in spec or "\\" in spec:
-        raise InputError("data", spec, "no such file or folder", f"built in: {', '.join(BUILT_IN)}")
-    raise UnknownNameError("data", spec, OPENERS)
+    near = get_close_matches(spec.lower(), BUILT_IN, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(BUILT_IN)}; see docs/data.md"
+    if "{" in spec:  # a pattern of shards
+        advice = f"for shards say webdataset:{spec}"
+    raise InputError("data", spec, "no such file or folder", advice)
 
 
 def _existing(spec: str) -> Path | None:

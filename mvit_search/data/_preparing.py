@@ -213,7 +213,7 @@ def require_few(name: str, skipped: Sequence[_Skipped], limit: int) -> None:
         raise InputError("data", name, str(skipped[0]), "mend or remove the file")
     first = ", ".join(str(one) for one in skipped[:_NAMED])
     rule = f"more than {limit} pictures are unreadable, the first: {first}"
-    raise InputError("data", name, rule, "mend or remove them, or allow more (max_unreadable)")
+    raise InputError("data", name, rule, "mend or remove them (in Python, max_unreadable allows more)")
 
 
 def _chosen(name: str, catalogue: Catalogue, choice: Choice) -> _Chosen:

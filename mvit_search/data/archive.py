@@ -35,7 +35,9 @@ def archive(argument: str, seed: int) -> Catalogue:
     """
     path = Path(argument).expanduser()
     if not argument or not path.is_file():
-        raise InputError("data", argument, "no such archive")
+        if path.is_dir():
+            raise InputError("data", argument, "is a folder, not an archive", f"say folder:{argument}")
+        raise InputError("data", argument, "no such archive", "name a tar or zip file")
     packed = opened(path)
     _require_images(argument, packed.members)
     files = _below_one_folder(_image_members(packed.members))

@@ -154,8 +154,7 @@ def _image_column(root: str, features: Mapping[str, Any], asked: str) -> str:
         raise InputError("data", root, f"column {asked!r} holds no images but {features[asked]}", "say image=COLUMN")
     if asked or len(found) == 1:
         return asked or found[0]
-    rule = f"has {len(found)} columns of images ({', '.join(found) or f'of {chr(44).join(features)}'})"
-    raise InputError("data", root, rule, f"add #image=COLUMN to datasets:{root}")
+    raise _unclear(root, "images", "image", found, features)
 
 
 def _label_column(root: str, features: Mapping[str, Any], asked: str) -> str:
@@ -173,8 +172,16 @@ def _label_column(root: str, features: Mapping[str, Any], asked: str) -> str:
     found = next((choice for choice in (named, usual, plain) if choice), [])
     if asked or len(found) == 1:
         return asked or found[0]
-    rule = f"has {len(found)} columns of labels ({', '.join(found) or f'of {chr(44).join(features)}'})"
-    raise InputError("data", root, rule, f"add #label=COLUMN to datasets:{root}")
+    raise _unclear(root, "labels", "label", found, features)
+
+
+def _unclear(root: str, what: str, key: str, found: Sequence[str], features: Mapping[str, Any]) -> InputError:
+    """None or several columns could be meant."""
+    if not found:
+        rule = f"has no column of {what} (has {', '.join(features) or 'no column'})"
+        return InputError("data", root, rule, f"save a dataset with a column of {what}")
+    rule = f"has {len(found)} columns of {what} ({', '.join(found)})"
+    return InputError("data", root, rule, f"say which: datasets:{root}#{key}={found[0]}")
 
 
 def _is_plain(feature: object) -> bool:

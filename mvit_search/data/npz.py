@@ -138,7 +138,9 @@ def _sides(where: str, arrays: dict[str, Pixels]) -> tuple[dict[Side, tuple[str,
 
 def _channels_last(where: str, images: Pixels) -> Pixels:
     shape = images.shape
-    if not (images.ndim == 3 or (images.ndim == 4 and (shape[3] in (1, 3, 4) or shape[1] in (1, 3)))) or 0 in shape:
+    if 0 in shape:
+        raise InputError("data", where, f"has shape {shape}: no pixel at all", "store images")
+    if not (images.ndim == 3 or (images.ndim == 4 and (shape[3] in (1, 3, 4) or shape[1] in (1, 3)))):
         rule = f"has shape {shape}; images are (N, H, W), (N, H, W, 1, 3 or 4) or (N, 1 or 3, H, W)"
         raise InputError("data", where, rule, "store them so")
     if images.dtype.kind not in "buif":

@@ -75,7 +75,7 @@ def test_another_reference_can_be_asked_for(run, file):
         (("--analyse", "good.csv", "--html", "no/page.html"), "is in a folder that does not exist"),
         (("--candidates", "4"), "--candidates 4: must be at least 5"),
         (("--space", "nope"), "space 'nope': unknown space"),
-        (("--data", "nope"), "data 'nope': unknown data"),
+        (("--data", "nope"), "data 'nope': no such file or folder"),
         (("--budget", "lots"), "--budget 'lots': is not a number above zero"),
         (("--time", "soon"), "--time 'soon'"),
         (("--zero-cost", "naswat"), "did you mean 'naswot'?"),

@@ -355,6 +355,11 @@ def test_an_archive_that_is_not_there() -> None:
         load_data("archive:gone.tar", image_size=SIZE)
 
 
+def test_a_folder_named_as_an_archive(photos: Path) -> None:
+    with pytest.raises(InputError, match="is a folder, not an archive; say folder:"):
+        load_data(f"archive:{photos}", image_size=SIZE)
+
+
 @pytest.mark.parametrize("ending", ["tar", "tar.xz", "zip"])
 def test_another_content_is_another_entry_of_the_cache(photos: Path, tmp_path: Path, ending: str) -> None:
     members = members_of(photos)

@@ -56,7 +56,7 @@ def test_a_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "spec", ["no/such", "no\\such", "C:\\photos", "c:/photos", "~nobody/photos", "a/" * 3000, "a\0/b"]
+    "spec", ["no/such", "no\\such", "C:\\photos", "c:/photos", "photos", "", "~nobody/photos", "a/" * 3000, "a\0/b"]
 )
 def test_a_path_that_is_not_there(spec: str) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
@@ -69,6 +69,22 @@ def test_an_unknown_source_is_told_with_the_known_ones() -> None:
     ) as caught:
         load_data("foldr:photos", image_size=8)
     assert all(name in str(caught.value) for name in OPENERS)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("digit", "did you mean 'digits'?"),
+        ("photos", "built in: digits, shapes"),
+        ("shards/train-{000..009}.tar", "for shards say webdataset:shards/train-{000..009}.tar"),
+        ("npz:", "names nothing after the colon; say npz:PATH"),
+        ("cifar:", "names nothing after the colon; say cifar:PATH"),
+    ],
+)
+def test_a_refused_source_says_what_to_write(spec: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_data(spec, image_size=8)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("spec", ["https://example.org/photos.zip", "s3://bucket/photos"])

@@ -149,7 +149,7 @@ BAD = {
     ),
     "flat": bad(r"a.npz:images.*has shape \(6, 64\)", images=GREY.reshape(6, 64), labels=LABELS),
     "volumes": bad(r"has shape \(6, 8, 8, 8\)", images=pixels(6, 8, 8, 8), labels=LABELS),
-    "none": bad(r"has shape \(0, 8, 8\)", images=GREY[:0], labels=LABELS[:0]),
+    "none": bad(r"has shape \(0, 8, 8\): no pixel at all", images=GREY[:0], labels=LABELS[:0]),
     "complex": bad("has type complex128", images=GREY * 1j, labels=LABELS),
     "length": bad(r"a.npz:labels.*has shape \(5,\), but images holds 6 images", images=GREY, labels=LABELS[:5]),
     "one label": bad(r"has shape \(\), but images holds 6", images=GREY, labels=np.array(1)),
