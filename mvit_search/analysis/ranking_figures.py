@@ -119,9 +119,7 @@ def tau_figure(found: Findings) -> go.Figure:
     """Tau with its interval against cost, one colour and shape a family; baselines as lines with bands."""
     steps = counts_steps(found)
     unit = "image steps" if steps else "CPU seconds"
-    subtitle = "Bars and bands: 95 % bootstrap intervals over candidates. Hollow: held-out loss in place of top-1"
-    layout = _layout("How well it ranks against what it costs", subtitle, f"{unit} a candidate", "Kendall's tau")
-    figure = go.Figure(layout=layout)
+    figure = go.Figure(layout=_untitled(f"{unit} a candidate", "Kendall's tau"))
     marks = tau_marks(found)
     costs = [mark.cost for mark in marks] or [1.0]
     low, high = min(costs) / 1.5, max(*costs, found.measured.cost[1 if steps else 0]) * 1.5
@@ -144,15 +142,12 @@ def tau_figure(found: Findings) -> go.Figure:
 
 def scatter_figure(found: Findings, chosen: Judged) -> go.Figure:
     """Reference against the proxy's score; presets as stars."""
-    bars = "Bars: standard deviation over the reference's seeds. " if len(found.measured.top1) > 1 else ""
-    subtitle = f"{bars}Order is what counts, not the line"
     by_loss = chosen.proxy.name.endswith("(loss)")
     trained = chosen.proxy.family not in (ZERO, COMBINATION) and not by_loss
     scale = 100 if trained else 1
     unit = "% top-1" if trained else "minus the loss" if by_loss else "score"
     axis = f"{chosen.proxy.name.removesuffix(' (loss)')} ({unit})"
-    layout = _layout("Proxy against reference", subtitle, axis, "Top-1 of the long schedule (%)")
-    figure = go.Figure(layout=layout)
+    figure = go.Figure(layout=_untitled(axis, "Top-1 of the long schedule (%)"))
     dots = scatter_dots(found, chosen)
     star = {"symbol": "star", "size": 14, "color": VERMILLION, "line": {"width": 1, "color": "white"}}
     plain = {"size": 9, "color": BLUE, "line": {"width": 1, "color": "white"}}
@@ -161,16 +156,14 @@ def scatter_figure(found: Findings, chosen: Judged) -> go.Figure:
         ("Published presets", [dot for dot in dots if dot.label.startswith("Mobile")], star),
     ):
         if own:
-            figure.add_trace(_dots(name, own, marker, scale))
+            figure.add_trace(_dots(name, own, marker, scale, [dot.score for dot in dots]))
     figure.update_layout(height=520)
     return figure
 
 
 def curves_figure(found: Findings) -> go.Figure:
     """Top-1 by epoch of every candidate, coloured by where it ends."""
-    subtitle = "Mean over seeds. Lines that cross are candidates that a rung ranks otherwise than the end"
-    layout = _layout("Learning curves of the long schedule", subtitle, "Epoch", "Top-1 on held-out images (%)")
-    figure = go.Figure(layout=layout)
+    figure = go.Figure(layout=_untitled("Epoch", "Top-1 on held-out images (%)"))
     drawn = curves(found)
     for third, label, color, opacity in (
         (1, "middle third at the end", GREY, 0.5), (2, "last third", VERMILLION, 0.7), (0, "best third", BLUE, 0.7),
@@ -200,6 +193,13 @@ def curves_figure(found: Findings) -> go.Figure:
     figure.update_xaxes(type="log", tickvals=epochs, ticktext=[str(epoch) for epoch in epochs])
     figure.update_layout(height=520, margin={"r": 130 if presets else 24})
     return figure
+
+
+def _untitled(x_title: str, y_title: str) -> go.Layout:
+    """The page's heading and caption say what is drawn: inside a figure they would be cut off on a phone."""
+    layout = _layout("", "", x_title, y_title)
+    layout.update(title=None, margin={"t": 44})
+    return layout
 
 
 def _label_ends(figure: go.Figure, presets: Sequence[Curve], drawn: Sequence[Curve]) -> None:
@@ -270,13 +270,18 @@ def _ring(mark: Mark, name: str) -> go.Scatter:
     return go.Scatter(name=name, x=[mark.cost], y=[mark.tau.value], mode="markers", marker=ring, hoverinfo="skip")
 
 
-def _dots(name: str, dots: Sequence[Dot], marker: dict[str, object], scale: float) -> go.Scatter:
+def _dots(
+    name: str, dots: Sequence[Dot], marker: dict[str, object], scale: float, every: Sequence[float]
+) -> go.Scatter:
+    """`every`: all scores of the figure; names stand on the side with more room."""
     bars = {"type": "data", "array": [dot.std_percent for dot in dots], "thickness": 1, "width": 3, "color": GREY}
     named = name == "Published presets"
+    middle = (min(every) + max(every)) / 2
     return go.Scatter(
         name=name, x=[scale * dot.score for dot in dots], y=[dot.top1_percent for dot in dots],
         mode="markers+text" if named else "markers", marker=marker, error_y=bars,
-        text=[f"<b>{escape(dot.label)}</b>" for dot in dots] if named else None, textposition="bottom right",
+        text=[f"<b>{escape(dot.label)}</b>" for dot in dots] if named else None,
+        textposition=["bottom left" if dot.score > middle else "bottom right" for dot in dots],
         textfont={"color": VERMILLION, "size": 12}, hoverinfo="text",
         hovertext=[
             f"<b>{escape(dot.label)}</b><br>proxy {scale * dot.score:.2f}<br>reference {dot.top1_percent:.1f} %"

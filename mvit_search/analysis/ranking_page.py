@@ -72,9 +72,10 @@ def _taus(found: Findings) -> str:
     from mvit_search.analysis.ranking_figures import tau_figure
 
     caption = (
-        "Every mark is a proxy; of those that cost about the same, all but the first are moved to the right. Up is"
-        " better, left is cheaper. A proxy is worth its cost where its interval lies above the bands of what costs"
-        " nothing."
+        "Bars and bands are 95 % bootstrap intervals over candidates; hollow marks rank by held-out loss in place of"
+        " top-1. Every mark is a proxy; of those that cost about the same, all but the first are moved to the right."
+        " Up is better, left is cheaper. A proxy is worth its cost where its interval lies above the bands of what"
+        " costs nothing."
     )
     figure = figure_html("tau-figure", tau_figure(found))
     return section("Tau against cost", f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
@@ -99,7 +100,10 @@ def _scatter(found: Findings) -> str:
     from mvit_search.analysis.ranking_figures import scatter_figure
 
     title = "The recommended proxy" if found.recommendation.cleared else "The best proxy"
-    return section(title, f"<figure>{figure_html('scatter-figure', scatter_figure(found, chosen))}</figure>")
+    bars = " Bars are standard deviations over the reference's seeds." if len(found.measured.top1) > 1 else ""
+    caption = f"Every mark is a candidate. Order is what counts, not a straight line.{bars}"
+    figure = figure_html("scatter-figure", scatter_figure(found, chosen))
+    return section(title, f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
 
 
 def _curves(found: Findings) -> str:
@@ -107,7 +111,12 @@ def _curves(found: Findings) -> str:
         return ""
     from mvit_search.analysis.ranking_figures import curves_figure
 
-    return section("Learning curves", f"<figure>{figure_html('curves-figure', curves_figure(found))}</figure>")
+    caption = (
+        "The long schedule of every candidate, mean over its seeds. Lines that cross are candidates that a rung ranks"
+        " otherwise than the end."
+    )
+    figure = figure_html("curves-figure", curves_figure(found))
+    return section("Learning curves", f"<figure>{figure}<figcaption>{caption}</figcaption></figure>")
 
 
 def _noise(found: Findings) -> str:

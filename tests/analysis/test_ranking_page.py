@@ -136,6 +136,27 @@ def test_a_path_that_cannot_be_written(tmp_path, single):
         write_ranking_page(single, tmp_path / "file" / "x.html")
 
 
+def test_what_a_figure_shows_is_said_beside_it_where_a_phone_does_not_cut_it_off(found):
+    chosen = found.recommendation.chosen
+    for figure in (tau_figure(found), scatter_figure(found, chosen), curves_figure(found)):
+        assert figure.layout.title.text is None
+        assert figure.layout.title.subtitle.text is None
+    html = ranking_page_html(found)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    for words in ("95 % bootstrap intervals", "Order is what counts", "mean over its seeds"):
+        assert sum(words in caption for caption in captions) == 1
+
+
+def test_names_of_presets_stand_on_the_side_with_more_room(found):
+    chosen = found.recommendation.chosen
+    presets = next(trace for trace in scatter_figure(found, chosen).data if trace.name == "Published presets")
+    every = [x for trace in scatter_figure(found, chosen).data for x in trace.x]
+    middle = (min(every) + max(every)) / 2
+    assert len(presets.x) > 1
+    for x, side in zip(presets.x, presets.textposition, strict=True):
+        assert side == ("bottom left" if x > middle else "bottom right")
+
+
 @needs_chromium
 def test_a_browser_draws_the_page(tmp_path, found):
     path = tmp_path / "ranking.html"
