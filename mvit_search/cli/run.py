@@ -200,13 +200,14 @@ def _closing(document: dict[str, Any], report: Path) -> str:
     """How the run ended, and what to do with it."""
     done = "scored" if document["proxy"].startswith("zero-cost:") else "trained"
     replayed = document["proxy"].startswith("table:")
+    said = "replayed" if replayed else done
     ended = {
-        "trials": f"All candidates {done}",
+        "trials": f"All candidates {said}",
         "time": "Time limit reached (carry on with --resume and a longer --time)",
         "space exhausted": "Nothing new left in the space" + (", as far as the table goes" if replayed else ""),
         "target unavailable": "Time limit reached while the measurement server did not answer (carry on with --resume)",
     }
-    counts = f"{document.get(done, 0)} {done}, {document['failed']} failed, {document['rejected']} over budget"
+    counts = f"{document.get(done, 0)} {said}, {document['failed']} failed, {document['rejected']} over budget"
     if document.get("prescreened"):
         counts += f", {document['prescreened']} prescreened away"
     reference = shlex.quote(document["directory"] + "/best")

@@ -136,7 +136,8 @@ def _check_meaning(settings: RunSettings, proxy: ProxyChoice) -> None:
         given |= {"--proxy-size": settings.proxy_size, "--recipe": settings.recipe}
     for option, value in given.items():
         if value is not None and not proxy.trains:
-            raise InputError(option, value, f"means nothing with --proxy {proxy}: nothing is trained", "leave it out")
+            proxied = f"--table {proxy.argument}" if proxy.kind == "table" else f"--proxy {proxy}"
+            raise InputError(option, value, f"means nothing with {proxied}: nothing is trained", "leave it out")
 
 
 def _data_facts(data: ImageSet) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def _check_device(name: str, threads: int) -> None:
 
     most = 4 * (os.cpu_count() or 1)
     if threads > most:
-        raise InputError("--threads", threads, f"is more than four for each of this machine's cores ({most})")
+        raise InputError("--threads", threads, f"must be at most {most}, four for each of this machine's cores")
     try:
         if torch.device(name).type not in ("cpu", "cuda", "mps"):
             raise InputError("--device", name, "must be cpu, cuda, cuda:N or mps")

@@ -28,6 +28,7 @@ from mvit_search.records import Record, RunFolder
 from mvit_search.space import Params
 
 _STUDY = "mvit-search"
+_DIGESTS = {"data": "images", "recipe": "training recipe", "space": "search space"}  # pinned by digest
 _RECORD = "candidate:"
 _OUTCOME = "outcome"
 _POOL, _SCORE = "pool", "prescreen_score"
@@ -94,7 +95,10 @@ class Store:
             return
         for key, value in pins.items():
             if known.get(key) != value:
-                rule = f"belongs to a run with {key} {known.get(key)!r}, not {value!r}"
+                was = known.get(key)
+                rule = f"belongs to a run with {key} {was!r}, not {value!r}"
+                if key in _DIGESTS and was and value:
+                    rule = f"belongs to a run with other {_DIGESTS[key]} (digest {was}, not {value})"
                 raise ConflictError(
                     "results folder", None, rule, "give another --name, or the settings it was started with"
                 )

@@ -42,7 +42,7 @@ def test_a_table_is_replayed(run, tmp_path):
     assert code == 0
     assert "Top-1 (table)" in out
     assert "Accuracies were read from the recorded table trainings.csv#long; nothing was trained." in out
-    assert "Nothing new left in the space, as far as the table goes: 11 trained, 1 failed" in out
+    assert "Nothing new left in the space, as far as the table goes: 11 replayed, 1 failed" in out
     code, out, _ = run("report", "6M-iphone12-table_trainings.csv_long", "--out", "r.html")
     assert code == 0
     assert "--proxy table:trainings.csv#long" in (tmp_path / "r.html").read_text().replace("&#x27;", "").replace(

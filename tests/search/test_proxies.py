@@ -63,8 +63,9 @@ SMALL = {"target": "iphone12", "budget": 3_000_000, "images": 100}
         ({"proxy": "zero-cost:zen", "epochs": 2}, "--epochs 2: means nothing with --proxy zero-cost:zen"),
         ({"proxy": "zero-cost:zen", "prescreen": "zico:4"}, "--prescreen 'zico:4': means nothing"),
         ({"proxy": "table:t.csv", "data_fraction": 0.5, "images": None}, "--data-fraction 0.5: means nothing"),
-        ({"proxy": "table:t.csv"}, "--images 100: means nothing"),
+        ({"proxy": "table:t.csv"}, "--images 100: means nothing with --table t.csv"),
         ({"proxy": "table:no-such.csv", "images": None}, "table 'no-such.csv': cannot be read"),
+        ({"threads": 10**6}, "--threads 1000000: must be at most [0-9]+, four for each of this machine's cores"),
         ({"proxy": "zero-cost:params", "data": "no-such/"}, "data 'no-such/'"),
     ],
 )
