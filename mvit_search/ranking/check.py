@@ -85,9 +85,8 @@ def run_check(
     wanted, worker = plan_check(settings)
     folder.mkdir(parents=True, exist_ok=True)
     _pin(settings, folder / "check.json")
-    return run_jobs(
-        wanted, worker, folder, workers=workers or default_workers(settings.device), seconds=seconds, watch=watch
-    )
+    workers = workers or default_workers(settings.device, settings.threads)
+    return run_jobs(wanted, worker, folder, workers=workers, seconds=seconds, watch=watch)
 
 
 def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
@@ -97,6 +96,7 @@ def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
         InputError: as `run_check`.
     """
     from mvit_search.proxy.training import require_trainable
+    from mvit_search.search.plan import _check_device
 
     if settings.candidates < FEWEST_CANDIDATES:
         rule = f"must be at least {FEWEST_CANDIDATES}: fewer have no order to speak of"
@@ -104,6 +104,7 @@ def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
     if settings.seeds < 1:
         raise InputError("--seeds", settings.seeds, "must be at least 1")
     space, target, recipe = load_space(settings.space), load_target(settings.target), settings.recipe()
+    _check_device(settings.device, settings.threads)
     if target.measured:
         rule = "is measured, and candidates are chosen by the latency of thousands"
         raise InputError("--target", settings.target, rule, "name a predicted one, for example iphone12")

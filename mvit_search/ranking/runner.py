@@ -211,6 +211,6 @@ def _submit_next(pool: ProcessPoolExecutor, waiting: deque[Job], running: dict[F
     return True
 
 
-def default_workers(device: str) -> int:
-    """Trainings at once: one a core, each of one thread; on a GPU four, which one small network leaves mostly idle."""
-    return 4 if device.startswith("cuda") else max(1, os.cpu_count() or 1)
+def default_workers(device: str, threads: int = 1) -> int:
+    """Trainings at once: as many as there are cores for; on a GPU four, which one small network leaves mostly idle."""
+    return 4 if device.startswith("cuda") else max(1, (os.cpu_count() or 1) // threads)

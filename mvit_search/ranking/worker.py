@@ -148,6 +148,8 @@ def work(job: Job) -> Outcome:
         return _scored(job, data, _worker.settings) if job.zero_cost else _trained(job, data, _worker)
     except (MvitSearchError, MemoryError, RuntimeError) as error:
         # RuntimeError is torch's. One candidate's failure is a row of the table, not the end of it.
+        if "CUDA error" in str(error):
+            os._exit(1)  # the process has lost its GPU and would fail every later job too: this one is tried once more
         return Outcome((), " ".join(str(error).split())[:500] or type(error).__name__, data.digest)
 
 

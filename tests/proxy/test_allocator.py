@@ -48,6 +48,25 @@ def test_without_glibc_nothing_happens(monkeypatch):
         assert allocator._glibc() is None
 
 
-def test_an_error_inside_passes_and_the_usual_ways_return():
-    with pytest.raises(ValueError, match="inside"), allocator.freed_memory_kept():
-        raise ValueError("inside")
+def test_an_error_inside_passes_and_the_usual_ways_return(monkeypatch):
+    class Library:
+        def __init__(self):
+            self.options, self.trimmed = {}, 0
+
+        def mallopt(self, option, value):
+            self.options[option] = value
+
+        def malloc_trim(self, pad):
+            self.trimmed += 1
+
+    library = Library()
+    monkeypatch.setattr(allocator, "_glibc", lambda: library)
+
+    def failing():
+        with allocator.freed_memory_kept():
+            assert (library.options, library.trimmed) == ({-4: 0, -1: 2**31 - 1}, 0)
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        failing()
+    assert (library.options, library.trimmed) == ({-4: 65_536, -3: 32 * 2**20, -1: 64 * 2**20}, 1)

@@ -27,8 +27,8 @@ from mvit_search.proxy import Rung, default_recipe, train
 from mvit_search.ranking.candidates import Candidate, choose_candidates
 from mvit_search.ranking.check import CheckSettings, plan_check, run_check
 from mvit_search.ranking.fidelity import Fidelity, fidelity, ladders, subset
-from mvit_search.ranking.runner import Progress, _alone, _Book, _submit_next, jobs, run_jobs
-from mvit_search.ranking.worker import Job, Outcome, WorkerSettings, _trained, _Worker, prepare_worker
+from mvit_search.ranking.runner import Progress, _alone, _Book, _submit_next, default_workers, jobs, run_jobs
+from mvit_search.ranking.worker import Job, Outcome, WorkerSettings, _trained, _Worker, prepare_worker, work
 from mvit_search.records.table import TableRow, read_table
 from mvit_search.space import load_space
 from tests.proxy.test_training import TINY
@@ -238,6 +238,35 @@ def test_a_checkpoint_that_does_not_fit_costs_time_and_not_the_candidate(tmp_pat
         assert (found.top1, found.loss) == (wanted.top1, wanted.loss)
 
 
+def test_a_worker_that_lost_its_gpu_makes_way_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would turn every later job into a row with an error; a dead worker's job is tried again elsewhere."""
+    from mvit_search.ranking import worker
+
+    def failing(words: str) -> None:
+        def scored(*arguments: object) -> None:
+            raise RuntimeError(words)
+
+        monkeypatch.setattr(worker, "_scored", scored)
+
+    def left(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(worker, "_worker", _Worker(DIGITS, tmp_path))
+    monkeypatch.setattr(os, "_exit", left)
+    job = Job(BOTH[0], 0, SHORT, "naswot")
+    failing("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(SystemExit):
+        work(job)
+    failing("operator does not exist")
+    assert work(job).error == "operator does not exist"
+
+
+def test_workers_and_their_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert [default_workers("cpu", threads) for threads in (1, 2, 4, 8)] == [6, 3, 1, 1]
+    assert default_workers("cuda:1", 2) == 4
+
+
 def test_a_label_names_a_file_on_every_system() -> None:
     job = Job(BOTH[0], 3, fidelity(RECIPE, 128, label='a/b:c"?'))
     assert job.checkpoint(Path("x")).name == f"{TINY.digest()[:16]}-3-16px-128img-3ep-a_b_c__.safetensors"
@@ -387,7 +416,8 @@ def test_a_target_that_would_measure_thousands_is_refused(monkeypatch: pytest.Mo
     ("changes", "words"),
     [({"candidates": 4}, "at least 5"), ({"data": "no-such"}, "no-such"), ({"space": "no-such"}, "no-such"),
      ({"seeds": 0}, "at least 1"), ({"held_out": 9}, r"--held-out 9: must be at least the number of classes \(10\)"),
-     ({"images": 20}, "fewer than a batch"), ({"epochs": 0}, "epochs"), ({"image_size": 7}, "image_size")],
+     ({"images": 20}, "fewer than a batch"), ({"device": "cuda:99"}, "--device"), ({"threads": 10**6}, "--threads"),
+     ({"epochs": 0}, "epochs"), ({"image_size": 7}, "image_size")],
 )  # fmt: skip
 def test_settings_that_cannot_be_met_are_refused(changes: dict[str, object], words: str) -> None:
     from dataclasses import replace
