@@ -96,7 +96,7 @@ def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
         InputError: as `run_check`.
     """
     from mvit_search.proxy.training import require_trainable
-    from mvit_search.search.plan import _check_device
+    from mvit_search.search.plan import check_device
 
     if settings.candidates < FEWEST_CANDIDATES:
         rule = f"must be at least {FEWEST_CANDIDATES}: fewer have no order to speak of"
@@ -104,7 +104,7 @@ def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
     if settings.seeds < 1:
         raise InputError("--seeds", settings.seeds, "must be at least 1")
     space, target, recipe = load_space(settings.space), load_target(settings.target), settings.recipe()
-    _check_device(settings.device, settings.threads)
+    check_device(settings.device, settings.threads)
     if target.measured:
         rule = "is measured, and candidates are chosen by the latency of thousands"
         raise InputError("--target", settings.target, rule, "name a predicted one, for example iphone12")

@@ -111,7 +111,7 @@ def prepare(settings: RunSettings) -> Plan:
     target = load_target(settings.target)
     stand_in = _stand_in(settings, target)
     check_sampler(settings.sampler)
-    _check_device(settings.device, settings.threads)
+    check_device(settings.device, settings.threads)
     limits = Limits(settings.budget, settings.num_classes)
     limits.check_reachable(space)
     if proxy.kind == "table":
@@ -178,7 +178,8 @@ def _recipe(settings: RunSettings) -> Recipe:
     return recipe.changed(**{name: value for name, value in changes.items() if value is not None})
 
 
-def _check_device(name: str, threads: int) -> None:
+def check_device(name: str, threads: int) -> None:
+    """Raises InputError for a device that is not here, or more threads than four for each core."""
     import torch
 
     most = 4 * (os.cpu_count() or 1)
