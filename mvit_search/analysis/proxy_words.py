@@ -74,14 +74,16 @@ def value_text(point: Point) -> str:
         return _NONE
     text = f"{100 * point.value:.1f} %" if point.score is None else score_text(point.value)
     if point.value_std is not None:
-        text += f" ± {100 * point.value_std:.1f}" if point.score is None else f" ± {point.value_std:.2g}"
+        text += (
+            f" ± {100 * point.value_std:.1f}" if point.score is None else f" ± {point.value_std:#.2g}".removesuffix(".")
+        )
     seeds = len(point.value_by_seed)
     return f"{text} ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else text
 
 
 def score_text(score: float) -> str:
     """Five figures, thousands set apart: `1,936,717`, `117.61`, `-65.756`."""
-    return f"{score:,.0f}" if 1e4 <= abs(score) < 1e15 else f"{score:.5g}"
+    return f"{score:,.0f}" if 1e4 <= abs(score) < 1e15 else f"{score:#.5g}".removesuffix(".")
 
 
 def difference_text(document: FrontDocument, difference: float) -> str:

@@ -103,7 +103,7 @@ def _key_points(front: FrontDocument) -> str:
         f"<span><code>{escape(point.ref or point.title)}</code></span></dd></div>"
         for label, point in ends
     )
-    tried = f"<span>{front.failed} failed, {front.rejected} proposals rejected before training</span>"
+    tried = f"<span>{front.failed} failed, {front.rejected} proposals over budget</span>"
     tiles += (
         f"<div><dt>Candidates {proxy_words(front).done}</dt><dd><strong>{front.evaluated}</strong>{tried}</dd></div>"
     )

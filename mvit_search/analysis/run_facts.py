@@ -24,7 +24,7 @@ _FLAGS = {
     "seed": "seed", "sampler": "sampler", "final_seeds": "final-seeds", "num_classes": "num-classes",
     "images": "images", "epochs": "epochs", "proxy_size": "proxy-size", "device": "device", "threads": "threads",
     "proxy": "proxy", "prescreen": "prescreen", "data_fraction": "data-fraction", "stand_in": "stand-in",
-    "patience_s": "patience",
+    "recipe": "recipe", "patience_s": "patience",
 }  # fmt: skip
 
 
@@ -148,7 +148,8 @@ def _space(space: Mapping[str, Any]) -> str:
         return ""
     candidates = space.get("candidates")
     countable = isinstance(candidates, (int, float)) and 0 <= candidates < 1e300
-    size = f", {candidates:.3g} candidates" if countable else ""
+    form = ",.0f" if countable and candidates < 10**6 else ".3g"
+    size = f", {candidates:{form}} candidates" if countable else ""
     return f"{space['name']}{size}" + (f", digest {str(space['digest'])[:12]}" if "digest" in space else "")
 
 
@@ -192,7 +193,7 @@ def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return " × ".join(map(str, value))
+        return " / ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -14,6 +14,7 @@ from mvit_search.analysis.run_facts import reproduce_command
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
+from mvit_search.search import RunSettings
 from tests.analysis.locks import held_lock
 from tests.browser import needs_chromium, rendered, tags
 from tests.run_fixtures import make_document, make_record, make_run, run_description
@@ -119,6 +120,25 @@ def test_the_command_to_reproduce_has_only_flags_that_exist():
         capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1"},
     )  # fmt: skip
     assert flags <= set(re.findall(r"--[a-z-]+", done.stdout)), done.stderr
+
+
+def test_the_command_to_reproduce_leaves_no_setting_out():
+    given = {
+        "target": "http://127.0.0.1:8765", "budget": 6_000_000, "images": 100, "data_fraction": 0.5, "epochs": 3,
+        "proxy_size": 32, "recipe": "mine.yaml", "prescreen": "synflow:4", "proxy": "zero-cost:zen",
+        "stand_in": "iphone12",
+    }  # fmt: skip
+    settings = RunSettings(**given).model_dump(mode="json")
+    command = shlex.split(reproduce_command({"settings": settings}, "again"))
+    assert len(command) == len(["mvit-search", "run", "--name", "again"]) + 2 * len(settings)
+    assert command[command.index("--recipe") + 1] == "mine.yaml"
+
+
+def test_a_list_in_a_recipe_reads_as_one(tmp_path):
+    for scales, words in (([], "scales none"), ([24, 32, 40], "scales 24 / 32 / 40")):
+        folder = make_run(tmp_path / str(len(scales)))
+        folder.write_run({**run_description(folder.name), "recipe": {"scales": scales}})
+        assert words in html_of(folder)
 
 
 def test_json_of_the_config_can_be_copied_out(demo_run):
