@@ -63,7 +63,10 @@ def proxy_check(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trainings at once (default: one a core).")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the table and the page.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the table and the page (default: one in results, by the settings)."
+        ),
     ] = None,
     analyse: Annotated[
         Path | None, typer.Option("--analyse", metavar="FILE.csv", help="Judge this table; train nothing.")

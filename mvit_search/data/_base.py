@@ -28,6 +28,7 @@ class ImageSet:
         train_labels, val_labels: (N,), indices into `class_names`.
         source: one sentence: where the images come from and how they were split.
         skipped: chosen pictures that could not be read, each with the reason.
+        not_cached: why the images are in memory although a cache was asked for; empty if they are not.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ImageSet:
     image_size: int
     source: str
     skipped: tuple[str, ...] = ()
+    not_cached: str = ""
 
     @property
     def num_classes(self) -> int:

@@ -121,7 +121,9 @@ def _prepared(name: str, catalogue: Catalogue, chosen: "_Chosen", choice: Choice
     for filled, image in enumerate(decoded(), start=1):
         rows[filled - 1] = image
     data = _image_set(name, classes, chosen, rows[:filled], found_out(rows[:filled]))
-    return replace(data, source=f"{data.source}; not cached: {why_not}") if why_not else data
+    if not why_not:
+        return data
+    return replace(data, source=f"{data.source}; not cached: {why_not}", not_cached=why_not)
 
 
 def _key(catalogue: Catalogue, chosen: "_Chosen", size: int) -> str:

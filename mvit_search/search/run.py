@@ -50,6 +50,8 @@ def run_search(
         watcher = observer or Silent()
         for skipped in plan.data.skipped if plan.data else ():
             watcher.notice(f"skipped: {skipped}")
+        if plan.data and plan.data.not_cached:
+            watcher.notice(f"images are held in memory, not cached: {plan.data.not_cached}")
         screener = _scorer(plan, plan.prescreen.name) if plan.prescreen else None
         search = Search(
             _patient(plan, watcher), store, folder, evaluator or _evaluator(plan), watcher, screener=screener

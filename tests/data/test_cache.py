@@ -450,6 +450,8 @@ def test_on_a_full_disk_the_data_are_held_in_memory(
     assert data.digest == expected.digest
     assert data.skipped == expected.skipped
     assert data.source == f"{expected.source}; not cached: File too large"
+    assert data.not_cached == "File too large"
+    assert not expected.not_cached
     assert left(cache, "pixels") == left(cache, "partial") == []
 
 

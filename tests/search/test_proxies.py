@@ -1,17 +1,22 @@
 """What a run values candidates by: how it is written, and that a score is nowhere called an accuracy."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from mvit_search.analysis import write_report
 from mvit_search.analysis.tables import front_table
 from mvit_search.data import load_data
 from mvit_search.errors import ConflictError, InputError, UnknownNameError, WorkError
+from mvit_search.proxy import parse_recipe
 from mvit_search.proxy.zero_cost import score
 from mvit_search.records import RunFolder
-from mvit_search.search import Evaluation, RunSettings, Store, prepare
+from mvit_search.search import Evaluation, RunSettings, Store, prepare, run_search
 from mvit_search.search.evaluator import ZeroCostEvaluator
+from mvit_search.search.progress import Silent
 from mvit_search.search.proxies import Prescreen, ProxyChoice, parse_prescreen, parse_proxy
 from mvit_search.search.run import _evaluator
 from mvit_search.space import load_space
@@ -87,6 +92,32 @@ def test_the_proxy_decides_the_evaluator_and_is_pinned(tmp_path):
     for change in ({"proxy": "zero-cost:naswot"}, {"prescreen": "naswot:3"}):
         with pytest.raises(ConflictError, match="belongs to a run with"):
             search(tmp_path / "run", FormulaScreener(), trials=4, final_seeds=1, **change)
+
+
+def test_a_run_says_why_its_images_are_not_cached(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MVIT_SEARCH_CACHE", str(tmp_path / "file"))
+    said = []
+
+    class Listener(Silent):
+        def notice(self, words):
+            said.append(words)
+
+    settings = RunSettings(**SMALL, data="shapes:100", trials=1, final_seeds=1)
+    run_search(settings, RunFolder(tmp_path / "run"), observer=Listener(), evaluator=FormulaEvaluator())
+    assert [words for words in said if words.startswith("images are held in memory, not cached: ")] == said
+    assert len(said) == 1
+
+
+def test_the_recipe_that_the_docs_show_is_one():
+    shown = re.search(
+        r"```yaml\n(.*?)```",
+        Path(__file__).parents[2].joinpath("docs/search.md").read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+    recipe = parse_recipe(yaml.safe_load(shown[1]))
+    assert all((recipe.ema_decay, recipe.scales, recipe.start_share, recipe.final_share, recipe.flip))
+    assert max(map(recipe.batch_at, recipe.scales)) == 57
 
 
 def test_a_fraction_of_the_data_is_another_run():
