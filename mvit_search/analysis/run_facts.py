@@ -146,10 +146,9 @@ def _target(document: FrontDocument) -> str:
 def _space(space: Mapping[str, Any]) -> str:
     if "name" not in space:
         return ""
-    candidates = space.get("candidates")
-    countable = isinstance(candidates, (int, float)) and 0 <= candidates < 1e300
-    form = ",.0f" if countable and candidates < 10**6 else ".3g"
-    size = f", {candidates:{form}} candidates" if countable else ""
+    candidates, size = space.get("candidates"), ""
+    if isinstance(candidates, (int, float)) and 0 <= candidates < 1e300:
+        size = f", {candidates:{',.0f' if candidates < 10**6 else '.3g'}} candidates"
     return f"{space['name']}{size}" + (f", digest {str(space['digest'])[:12]}" if "digest" in space else "")
 
 
