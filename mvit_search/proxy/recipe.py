@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mvit_search.architecture.config import known_fields, validation_input_error
 from mvit_search.errors import InputError
+from mvit_search.space import read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -117,14 +119,17 @@ def load_recipe(path: Path) -> Recipe:
     """A recipe from a YAML file.
 
     Raises:
-        InputError: no such file, no YAML, or a field that breaks a rule.
+        InputError: no such file, no YAML, a field given twice, or one that breaks a rule.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError("recipe", str(path), f"cannot be read ({reason})", "name a YAML file of settings") from None
+    content = read_yaml(path, "recipe")
+    if isinstance(content, dict):
+        # YAML 1.1 takes 2e-3 for text, for want of a point.
+        content = {name: float(value) if _is_power(value) else value for name, value in content.items()}
     return parse_recipe(content)
+
+
+def _is_power(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value) is not None
 
 
 # docs/proxies.md says how these were chosen and what they were measured to tell apart.

@@ -123,7 +123,8 @@ def require_trainable(data: ImageSet, recipe: Recipe) -> None:
     needed = max([recipe.batch_size, *map(recipe.batch_at, recipe.scales)])
     if len(data.train_images) < needed:
         rule = f"has {len(data.train_images)} training images, fewer than a batch of {needed}"
-        raise InputError("data", data.name, rule, "add images")
+        advice = "add images (--images, --data-fraction), or lower the recipe's batch_size (--recipe)"
+        raise InputError("data", data.name, rule, advice)
     if data.image_size != recipe.image_size:
         rule = f"was loaded at {data.image_size} px, the recipe says {recipe.image_size} px"
         raise InputError("data", data.name, rule, "load it with image_size=recipe.image_size")

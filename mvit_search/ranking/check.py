@@ -15,6 +15,7 @@ from mvit_search.ranking.candidates import choose_candidates
 from mvit_search.ranking.fidelity import ladders
 from mvit_search.ranking.runner import Watch, default_workers, jobs, run_jobs
 from mvit_search.ranking.worker import Job, WorkerSettings
+from mvit_search.search.limits import Limits
 from mvit_search.space import load_space
 
 LONG = 8
@@ -82,9 +83,10 @@ def run_check(
         InputError: settings that cannot be met.
         ConflictError: the folder holds a check of other settings; says what differs.
     """
+    content = _pinned(settings, folder / "check.json")
     wanted, worker = plan_check(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    _pin(settings, folder / "check.json")
+    write_atomically(folder / "check.json", json.dumps(content, indent=2) + "\n")
     workers = workers or default_workers(settings.device, settings.threads)
     return run_jobs(wanted, worker, folder, workers=workers, seconds=seconds, watch=watch)
 
@@ -105,6 +107,10 @@ def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
         raise InputError("--seeds", settings.seeds, "must be at least 1")
     space, target, recipe = load_space(settings.space), load_target(settings.target), settings.recipe()
     check_device(settings.device, settings.threads)
+    Limits(settings.budget, 1000).check_reachable(space)
+    if settings.smallest >= settings.budget:
+        rule = f"must be below the budget ({settings.budget})"
+        raise InputError("--smallest", settings.smallest, rule, "lower it, or raise --budget")
     if target.measured:
         rule = "is measured, and candidates are chosen by the latency of thousands"
         raise InputError("--target", settings.target, rule, "name a predicted one, for example iphone12")
@@ -113,9 +119,7 @@ def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
         rule = f"must be at least the number of classes ({data.num_classes})"
         raise InputError("--held-out", settings.held_out, rule, "raise --held-out")
     require_trainable(data, recipe)
-    candidates = choose_candidates(
-        space, target, settings.budget, settings.candidates, smallest=min(settings.smallest, settings.budget)
-    )
+    candidates = choose_candidates(space, target, settings.budget, settings.candidates, smallest=settings.smallest)
     if len(candidates) < FEWEST_CANDIDATES:
         rule = f"space {space.name} has {len(candidates)} candidates inside"
         raise InputError("--budget", settings.budget, rule, f"at least {FEWEST_CANDIDATES} are needed")
@@ -129,8 +133,8 @@ def plan_check(settings: CheckSettings) -> tuple[list[Job], WorkerSettings]:
     return wanted, worker
 
 
-def _pin(settings: CheckSettings, path: Path) -> None:
-    """Write the settings down, or hold them against those that the folder was begun with."""
+def _pinned(settings: CheckSettings, path: Path) -> dict[str, Any]:
+    """The settings as they are written down, held against those that the folder was begun with, if it was."""
     content: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     content["recipe"] = settings.recipe().digest()[:12]
     if path.exists():
@@ -143,4 +147,4 @@ def _pin(settings: CheckSettings, path: Path) -> None:
         if different:
             shown = ", ".join(f"{key} ({known[key]} there, {content[key]} now)" for key in different)
             raise ConflictError("folder", str(path.parent), f"belongs to another check: {shown}", "name another folder")
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
+    return content

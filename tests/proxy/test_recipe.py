@@ -181,7 +181,14 @@ def test_the_papers_recipe_is_as_published() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("epochs: 0\n", "epochs"), ("- 1\n", "mapping"), ("a: [\n", "cannot be read"), ("epoch: 3\n", "epoch")],
+    [
+        ("epochs: 0\n", "epochs"),
+        ("- 1\n", "mapping"),
+        ("a: [\n", "recipe"),
+        ("epoch: 3\n", "epoch"),
+        ("epochs: 1\nepochs: 2\n", "twice"),
+        ("epochs: 2.0e-1\n", "epochs"),
+    ],
 )
 def test_a_malformed_recipe_file_is_one_clear_line(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "recipe.yaml"
@@ -209,3 +216,13 @@ def test_a_clamped_grid_is_border_padding() -> None:
     clamped = F.grid_sample(images, _clamped(grid, 9), padding_mode="zeros", align_corners=False)
     assert (border - zeros).abs().max() > 0.1
     torch.testing.assert_close(clamped, border, rtol=0, atol=1e-5)
+
+
+def test_a_power_of_ten_needs_no_point(tmp_path: Path) -> None:
+    """YAML 1.1 reads 2e-3 as text, but nobody means text."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(PLAIN.to_yaml().replace("learning_rate: 0.001", "learning_rate: 1e-3"))
+    assert "1e-3" in path.read_text()
+    assert load_recipe(path) == PLAIN
+    with pytest.raises(InputError, match="no such file"):
+        load_recipe(tmp_path / "none.yaml")

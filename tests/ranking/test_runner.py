@@ -414,7 +414,8 @@ def test_a_target_that_would_measure_thousands_is_refused(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"candidates": 4}, "at least 5"), ({"data": "no-such"}, "no-such"), ({"space": "no-such"}, "no-such"),
+    [({"budget": 1000, "smallest": 500}, "the smallest reachable is"), ({"smallest": 7_000_000}, "--smallest"),
+     ({"candidates": 4}, "at least 5"), ({"data": "no-such"}, "no-such"), ({"space": "no-such"}, "no-such"),
      ({"seeds": 0}, "at least 1"), ({"held_out": 9}, r"--held-out 9: must be at least the number of classes \(10\)"),
      ({"images": 20}, "fewer than a batch"), ({"device": "cuda:99"}, "--device"), ({"threads": 10**6}, "--threads"),
      ({"epochs": 0}, "epochs"), ({"image_size": 7}, "image_size")],
