@@ -194,7 +194,7 @@ RUN = ("run", "--budget", "6M", "--target", "iphone12")
         ("did you mean 'nsga2'", (*RUN, "--sampler", "nsga")),
         ("--device 'cuda:99': is not available here", (*RUN, "--device", "cuda:99")),
         ("--device 'meta': must be cpu, cuda, cuda:N or mps", (*RUN, "--device", "meta")),
-        ("--threads 1000000: is more than four", (*RUN, "--threads", "1000000")),
+        ("--threads 1000000: must be at most", (*RUN, "--threads", "1000000")),
         ("--seed", (*RUN, "--seed", "99999999999999999999999")),
         ("space 'date.yaml': is not valid YAML", (*RUN, "--space", "date.yaml")),
         ("--budget 'six': is not a number above zero; write it like 6M", ("run", "--budget", "six", "--target", "cpu")),

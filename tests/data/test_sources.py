@@ -179,9 +179,11 @@ def test_unknown_data_is_refused(spec: str, words: list[str]) -> None:
     assert all(word in str(caught.value) for word in words)
 
 
-def test_unknown_name_is_its_own_error() -> None:
-    with pytest.raises(UnknownNameError):
+def test_a_mistyped_name_is_told_the_nearest_and_an_unknown_kind_the_known_ones() -> None:
+    with pytest.raises(InputError, match="no such file or folder; did you mean 'digits'"):
         load_data("digitz", image_size=SIZE)
+    with pytest.raises(UnknownNameError, match="npz"):
+        load_data("nqz:photos", image_size=SIZE)
 
 
 def _empty(root: Path) -> None:
