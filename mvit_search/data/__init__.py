@@ -79,7 +79,8 @@ def load_data(
 
     Raises:
         UnknownNameError: `name:argument` with a name that no source has.
-        InputError: neither a path nor a known name, no images, one class, a missing split, labels out of range, or too many damaged pictures.
+        InputError: neither a path nor a known name, no images, one class, a missing split, labels out of range, or
+            too many damaged pictures.
     """
     choice = Choice(image_size, max_images, fraction, seed, max_unreadable)
     where = default_cache(os.environ) if cache is True else cache or None
