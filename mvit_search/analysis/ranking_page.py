@@ -73,7 +73,7 @@ def _taus(found: Findings) -> str:
 
     caption = (
         "Bars and bands are 95 % bootstrap intervals over candidates; hollow marks rank by held-out loss in place of"
-        " top-1. Every mark is a proxy; of those that cost about the same, all but the first are moved to the right."
+        " top-1. Every mark is a proxy; some of those that cost about the same are moved aside, by 9 % at most."
         " Up is better, left is cheaper. A proxy is worth its cost where its interval lies above the bands of what"
         " costs nothing."
     )

@@ -47,10 +47,10 @@ def test_marks_are_the_judged_proxies_with_a_cost(found):
     assert {mark.name for mark in marks} == {n for n in judged if judged[n].proxy.family not in ("size", "latency")}
     assert all(mark.tau == judged[mark.name].agreement.tau for mark in marks)
     assert all(mark.open == mark.name.endswith("(loss)") for mark in marks)
-    costs = [mark.cost for mark in marks]
-    assert costs == sorted(costs)
-    assert min(b / a for a, b in itertools.pairwise(costs)) > 1.05
-    assert all(judged[mark.name].proxy.cpu_seconds <= mark.cost for mark in marks)
+    true = [judged[mark.name].proxy.cpu_seconds for mark in marks]
+    assert all(abs(mark.cost / cost - 1) < 0.0901 for mark, cost in zip(marks, true, strict=True))
+    equal = [mark.cost for mark, cost in zip(marks, true, strict=True) if cost == true[-1]][:7]
+    assert len(set(equal)) == len(equal)  # side by side
 
 
 def test_the_figure_has_families_baselines_threshold_and_ring(found):
