@@ -1,8 +1,7 @@
 """`train`: one candidate, one seed, one short training, accuracies on held-out images."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from mvit_search.proxy.allocator import freed_memory_kept
 from mvit_search.proxy.recipe import Recipe
 from mvit_search.proxy.result import ProxyResult
 from mvit_search.proxy.session import TrainingSession
+from mvit_search.proxy.threads import torch_threads
 
 _SMALLEST_PART = 4
 
@@ -65,7 +65,7 @@ def train(
     """
     require_trainable(data, recipe)
     part = recipe.batch_size
-    with _threads(threads), freed_memory_kept():
+    with torch_threads(threads), freed_memory_kept():
         while True:
             session: TrainingSession | None = None
             try:
@@ -147,15 +147,3 @@ def _give_back(device: torch.device, checkpoint: Path | None) -> None:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    """torch's thread count within the block; restored whatever happens."""
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

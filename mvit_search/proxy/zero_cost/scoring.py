@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
@@ -11,6 +10,7 @@ from mvit_search.architecture import MobileViTConfig
 from mvit_search.data import ImageSet
 from mvit_search.errors import WorkError
 from mvit_search.proxy.session import build
+from mvit_search.proxy.threads import torch_threads
 from mvit_search.proxy.zero_cost import ZeroCostScore, check_name
 from mvit_search.proxy.zero_cost._base import Measure
 from mvit_search.proxy.zero_cost.grad_norm import grad_norm
@@ -64,7 +64,7 @@ def score(
     check_name(name)
     start = time.perf_counter()
     try:
-        with _threads(threads), torch.random.fork_rng(devices=[]):
+        with torch_threads(threads), torch.random.fork_rng(devices=[]):
             value = _value(name, config, data, seed, _with_doubles(torch.device(device)), share)
     except (RuntimeError, MemoryError) as error:
         # RuntimeError is torch's: out of memory, or an operator that cannot run.
@@ -85,15 +85,3 @@ def _value(name: str, config: MobileViTConfig, data: ImageSet, seed: int, device
 def _with_doubles(device: torch.device) -> torch.device:
     """The device, or the processor in place of Apple's GPUs: scores need double precision, which those lack."""
     return torch.device("cpu") if device.type == "mps" else device
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    """torch's thread count within the block; restored whatever happens."""
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
