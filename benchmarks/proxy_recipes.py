@@ -15,16 +15,20 @@ whose whole interval lies on one side.
 import argparse
 import statistics
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from mvit_search._quantities import parse_seconds
+from mvit_search.architecture import network
 from mvit_search.data import load_data
 from mvit_search.latency import load_target
-from mvit_search.proxy import Recipe, default_recipe
-from mvit_search.ranking.candidates import choose_candidates
-from mvit_search.ranking.fidelity import Fidelity, fidelity
+from mvit_search.proxy import Recipe, default_recipe, train
+from mvit_search.ranking.candidates import Candidate, choose_candidates
+from mvit_search.ranking.fidelity import Fidelity, fidelity, subset
 from mvit_search.ranking.runner import jobs, run_jobs
 from mvit_search.ranking.statistics import Agreement, advantage, agreement, spread
 from mvit_search.ranking.worker import WorkerSettings
@@ -76,7 +80,53 @@ def main() -> None:
         seconds = parse_seconds(arguments.time, "--time") if arguments.time else None
         out = arguments.out or Path(temporary)
         rows = read_table(run_jobs(wanted, settings, out, workers=arguments.workers, seconds=seconds))
+    if arguments.initialisation:
+        report_initialisation(rows, long, ways["default"], candidates, settings)
     report(rows, long, ways)
+
+
+def report_initialisation(
+    rows: tuple[TableRow, ...], long: Fidelity, way: Fidelity, candidates: tuple[Candidate, ...],
+    settings: WorkerSettings,
+) -> None:  # fmt: skip
+    """The default recipe from first weights as transformers draws them; trained in this process."""
+    loaded = load_data(settings.data, image_size=way.recipe.image_size, max_images=settings.images)
+    data = subset(loaded, way.images, settings.held_out)
+    final = by_digest(rows, long.name, long.recipe.epochs)
+    usual = by_digest(rows, way.name, way.recipe.epochs)
+    with small_weights():
+        found = {
+            c.config.digest(): train(c.config, data, way.recipe, seed=0, threads=1).top1
+            for c in candidates
+            if c.config.digest() in final and 0 in usual.get(c.config.digest(), {})
+        }
+    target = np.array([statistics.mean(final[digest].values()) for digest in found])
+    own = agreement(np.array([list(found.values())]), target)
+    peer = agreement(np.array([[usual[digest][0] for digest in found]]), target)
+    assert own is not None
+    assert peer is not None
+    over = advantage(own, peer)
+    print(f"first weights of 0.02, {len(found)} candidates: tau {own.tau.value:.2f} ({own.tau.low:.2f} to "
+          f"{own.tau.high:.2f}), over default {over.value:+.2f} ({over.low:+.2f} to {over.high:+.2f}), mean top-1 "
+          f"{100 * statistics.mean(found.values()):.1f} % against "
+          f"{100 * statistics.mean(usual[digest][0] for digest in found):.1f} %")  # fmt: skip
+
+
+@contextmanager
+def small_weights() -> Iterator[None]:
+    """Networks built within the block start as transformers' MobileViT does."""
+
+    def small(module: nn.Module) -> None:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    usual, network.initialise = network.initialise, small
+    try:
+        yield
+    finally:
+        network.initialise = usual
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -88,6 +138,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=24)
     parser.add_argument("--long", type=int, help="epochs of the long schedule (default: 8 times the recipe's)")
     parser.add_argument("--seeds", type=int, default=2, help="of every training (default 2)")
+    parser.add_argument("--initialisation", action="store_true", help="also from weights of 0.02, as transformers'")
     parser.add_argument("--only", nargs="*", help="variants to train (default: all)")
     parser.add_argument("--workers", type=int, default=2, help="trainings at once (default 2)")
     parser.add_argument("--out", type=Path, help="folder of table.csv (default: a temporary one)")
