@@ -22,10 +22,10 @@ from scipy.stats import kendalltau
 
 from mvit_search._quantities import parse_seconds
 from mvit_search.latency import load_target
-from mvit_search.proxy import Recipe, default_recipe
+from mvit_search.proxy import default_recipe
 from mvit_search.proxy.zero_cost import NAMES
 from mvit_search.ranking.candidates import Candidate, choose_candidates
-from mvit_search.ranking.fidelity import Fidelity, fidelity
+from mvit_search.ranking.fidelity import Fidelity, fidelity, shortened
 from mvit_search.ranking.runner import Progress, default_workers, jobs, run_jobs
 from mvit_search.ranking.worker import Job, WorkerSettings
 from mvit_search.records.table import TableRow, read_table
@@ -37,7 +37,7 @@ BUDGET, SMALLEST = 6_000_000, 500_000
 def main() -> None:
     arguments = parse_arguments()
     if arguments.quick:
-        arguments.data, arguments.setting = arguments.data or "digits", "quick"
+        arguments.data, arguments.setting, arguments.seeds = arguments.data or "digits", "quick", 1
     ways, held_out, loaded = SETTINGS[arguments.setting]()
     count = arguments.candidates or DEFAULT_COUNT[arguments.setting]
     candidates = choose_candidates(load_space("mobilevit"), load_target("iphone12"), BUDGET, count, smallest=SMALLEST)
@@ -81,10 +81,6 @@ def quick() -> tuple[list[Fidelity], int | None, int | None]:
 
 SETTINGS = {"gpu": gpu, "cpu": cpu, "quick": quick}
 DEFAULT_COUNT = {"gpu": 300, "cpu": 27, "quick": 5}
-
-
-def shortened(recipe: Recipe, epochs: int) -> Recipe:
-    return recipe.changed(epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 4))
 
 
 def parse_arguments() -> argparse.Namespace:

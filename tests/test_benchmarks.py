@@ -13,7 +13,15 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["profile_throughput.py", "fit_latency.py", "calibration_curve.py", "coreml_layouts.py", "proxy_throughput.py"],
+    [
+        "profile_throughput.py",
+        "fit_latency.py",
+        "calibration_curve.py",
+        "coreml_layouts.py",
+        "proxy_throughput.py",
+        "cifar10_table.py",
+        "proxy_recipes.py",
+    ],
 )
 def test_a_benchmark_prints_its_ratio(name):
     done = subprocess.run(

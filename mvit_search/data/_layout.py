@@ -44,6 +44,12 @@ def sides(name: str, folders: Iterable[str]) -> tuple[str, str] | None:
     return None if train is None or held_out is None else (train, held_out)
 
 
+def require_classes(name: str, classes: Sequence[str]) -> None:
+    """There must be two at least."""
+    if len(classes) < 2:
+        raise InputError("data", name, f"has one class folder alone ({classes[0]!r})", "two or more are needed")
+
+
 def require_same_classes(name: str, train: tuple[str, Sequence[str]], val: tuple[str, Sequence[str]]) -> None:
     """Both (folder, its classes) must hold the same classes."""
     for (folder, classes), (_, others) in ((val, train), (train, val)):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mvit_search.data._base import Images, Labels
 from mvit_search.data._catalogue import Catalogue, Side, Unreadable
 from mvit_search.data._decoding import in_order, picture
-from mvit_search.data._layout import EXPECTED, EXTENSIONS, is_split, require_same_classes, sides
+from mvit_search.data._layout import EXPECTED, EXTENSIONS, is_split, require_classes, require_same_classes, sides
 from mvit_search.data._members import Member, Packed, opened
 from mvit_search.errors import InputError
 
@@ -46,13 +46,11 @@ def archive(argument: str, seed: int) -> Catalogue:
     if split is None:
         classes = _by_class(argument, files, "")
         names = sorted(classes)
-        if len(names) < 2:
-            raise InputError("data", argument, f"has one class folder alone ({names[0]!r})", "two or more are needed")
+        require_classes(argument, names)
         return _catalogue(path, packed, names, {"train": classes}, f"archive{below}")
     train, held_out = (_by_class(argument, files, folder) for folder in split)
     require_same_classes(argument, (split[0], sorted(train)), (split[1], sorted(held_out)))
-    if len(train) < 2:
-        raise InputError("data", argument, f"has one class folder alone ({min(train)!r})", "two or more are needed")
+    require_classes(argument, sorted(train))
     description = f"archive with {split[0]}/ and {split[1]}/{below}"
     return _catalogue(path, packed, sorted(train), {"train": train, "val": held_out}, description)
 

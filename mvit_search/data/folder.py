@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvit_search.data._base import Images, Labels
 from mvit_search.data._catalogue import Catalogue, Side, Unreadable
 from mvit_search.data._decoding import pictures_of_files
-from mvit_search.data._layout import EXPECTED, EXTENSIONS, require_same_classes, sides
+from mvit_search.data._layout import EXPECTED, EXTENSIONS, require_classes, require_same_classes, sides
 from mvit_search.errors import InputError
 
 _Listing = tuple[list[str], list[Path], Labels]
@@ -63,8 +63,7 @@ class _Folder:
 def _catalogue(
     root: Path, classes: list[str], files: Mapping[Side, list[Path]], labels: Mapping[Side, Labels], description: str
 ) -> _Folder:
-    if len(classes) < 2:
-        raise InputError("data", str(root), f"has one class folder alone ({classes[0]!r})", "two or more are needed")
+    require_classes(str(root), classes)
     return _Folder(tuple(classes), labels, description, _fingerprint(root, files), files)
 
 

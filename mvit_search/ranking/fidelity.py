@@ -46,15 +46,16 @@ def ladders(recipe: Recipe, images: int, classes: int) -> tuple[Fidelity, ...]:
     """
     powers = [epochs for epochs in (1, 2, 4, 8, 16, 32, 64) if epochs < recipe.epochs]
     long = fidelity(recipe, images, [*powers, *(3 * p for p in powers if 3 * p < recipe.epochs)])
-    short = [fidelity(_shortened(recipe, epochs), images) for epochs in powers if epochs <= recipe.epochs / 2]
+    short = [fidelity(shortened(recipe, epochs), images) for epochs in powers if epochs <= recipe.epochs / 2]
     small = recipe.changed(image_size=max(16, recipe.image_size // 2))
-    lower = [fidelity(_shortened(small, max(1, recipe.epochs // 4)), images)] if small != recipe else []
+    lower = [fidelity(shortened(small, max(1, recipe.epochs // 4)), images)] if small != recipe else []
     few = images // 4
     fewer = [fidelity(recipe, few)] if few >= max(classes, 2 * recipe.batch_size) else []
     return (long, *short, *lower, *fewer)
 
 
-def _shortened(recipe: Recipe, epochs: int) -> Recipe:
+def shortened(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe as a complete schedule of fewer epochs, a quarter of them for the warm-up at most."""
     return recipe.changed(epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 4))
 
 
