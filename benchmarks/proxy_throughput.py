@@ -115,13 +115,15 @@ def against_peers(crews: dict[str, "Contender"], peers: list[str], case: Case, r
 
 
 def several_at_once(crews: dict[str, "Contender"], count: int, case: Case, runs: int) -> list[tuple[str, float]]:
-    """`count` of our trainings at once, sharing the threads, against one with all of them."""
+    """`count` of our trainings at once, sharing the threads, against one training (ours, transformers') with all."""
     model, size, threads = case
     names = [f"ours {i}" for i in range(count)]
-    alone, together = [], []
+    alone, peer, together = [], [], []
     for _ in range(runs):
         crews[names[0]].prepare(case)
         alone.append(crews[names[0]].turn())
+        crews["transformers"].prepare(case)
+        peer.append(crews["transformers"].turn())
         for name in names:
             crews[name].prepare((model, size, max(1, threads // count)))
         for name in names:
@@ -130,7 +132,11 @@ def several_at_once(crews: dict[str, "Contender"], count: int, case: Case, runs:
     rates = f"{statistics.median(together):14.0f}"
     print(f"{f'{model} {size} px, {count} at once':<26}{rates}", flush=True)
     ratio = statistics.median(both / one for both, one in zip(together, alone, strict=True))
-    return [(f"{count}-at-once-over-one-{model}-{size}px", ratio)]
+    over_peer = statistics.median(both / one for both, one in zip(together, peer, strict=True))
+    return [
+        (f"{count}-at-once-over-one-{model}-{size}px", ratio),
+        (f"{count}-at-once-over-transformers-{model}-{size}px", over_peer),
+    ]
 
 
 class Contender:
