@@ -15,8 +15,8 @@ from mvit_search.errors import InputError
 _CLASSES = tuple(str(digit) for digit in range(10))
 _HELD_OUT_SHARE = 0.5
 # Plain held-out digits are soon told apart at 98 % by any network, which ranks nothing. Turned, scaled and
-# shifted by fixed amounts they are harder, and accuracies stay apart: with 10 degrees, 10 % and 5 % every network was
-# right 98 times in 100 after 16 epochs, which left nothing to rank by.
+# shifted by fixed amounts they are harder, and accuracies stay apart: with 10 degrees, 10 % and 5 % networks were
+# right about 98 times in 100 after 16 epochs, which left nothing to rank by.
 _MAX_DEGREES, _MAX_ZOOM, _MAX_SHIFT = 25.0, 0.25, 0.12
 
 
