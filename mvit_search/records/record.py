@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.latency import Latency
 
-Origin = Literal["preset", "initial", "sampler"]
-Outcome = Literal["trained", "scored", "failed"]
+Origin = Literal["preset", "initial", "sampler", "earlier"]
+Outcome = Literal["trained", "scored", "stopped", "failed"]
 
 
 class LatencyFact(BaseModel):
@@ -33,6 +33,30 @@ class LatencyFact(BaseModel):
         return self.source.partition(":")[0]
 
 
+class Evaluated(BaseModel):
+    """One valuation of a candidate: a seed, up to a rung of the run's ladder of fidelities.
+
+    Attributes:
+        rung: index into the ladder; a run without halving has rung 0 alone.
+        epochs: trained when it was valued, those of lower rungs included; 0 of a score.
+        value: top-1 (0..1) or score; None if it failed.
+        seconds, image_steps: what was spent on it now, lower rungs left out where it went on from their weights.
+        begun, ended: places in the run's order of events.
+        remembered: taken from an earlier run's training; `seconds` and `image_steps` are that one's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    seed: int
+    rung: int = 0
+    epochs: int = 0
+    value: float | None
+    seconds: float = 0.0
+    image_steps: int = 0
+    begun: int = 0
+    ended: int = 0
+    remembered: bool = False
+
+
 class Record(BaseModel):
     """What is known of one candidate of a run.
 
@@ -40,14 +64,19 @@ class Record(BaseModel):
         number: place in the run's order of evaluation, from 0; `RUN/number` refers to it.
         name: the preset's name if it is one.
         trial: the Optuna trial that proposed it; None for a preset outside the space.
-        origin: where it came from; `initial` = drawn inside the limits for the first generation.
+        origin: where it came from; `initial` = drawn inside the limits for the first generation, `earlier` = taken
+            over from another run.
+        outcome: `stopped` = valued at lower rungs alone, so that it is no point of a front.
         latency: None only if it could not be had, which makes the record a failed one.
-        top1_by_seed: proxy accuracy on held-out images, 0..1, by training seed; empty if it was not trained.
+        top1_by_seed: proxy accuracy at full fidelity on held-out images, 0..1, by training seed; else empty.
         score_by_seed: zero-cost score by seed, larger is better, in a run that trains nothing; else empty.
         train_seconds: time its trainings, or its scores, took in total.
         largest_batch: images that fitted in memory at once, where a whole batch did not: trained in parts. Of several
             trainings the least.
         error: why it failed.
+        failure: the same in a word, for counting: see `search.task.Failure`.
+        within: whether it keeps the limits that only training or measuring shows.
+        evaluations: every valuation, in their order, lower rungs and failures included.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +97,9 @@ class Record(BaseModel):
     train_seconds: float = 0.0
     largest_batch: int | None = None
     error: str | None = None
+    failure: str | None = None
+    within: bool = True
+    evaluations: tuple[Evaluated, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -81,8 +113,8 @@ class Record(BaseModel):
 
     @property
     def succeeded(self) -> bool:
-        """Whether it has both objectives."""
-        return self.outcome != "failed"
+        """Whether it has its objectives at full fidelity and keeps the limits, so that it may be on a front."""
+        return self.outcome in ("trained", "scored") and self.within
 
     @property
     def value_by_seed(self) -> dict[int, float]:
@@ -149,6 +181,9 @@ class Record(BaseModel):
             "train_seconds": self.train_seconds,
             "largest_batch": self.largest_batch,
             "error": self.error,
+            "failure": self.failure,
+            "within": self.within,
+            "evaluations": [evaluated.model_dump(mode="json") for evaluated in self.evaluations],
             "digest": self.digest,
             "config": self.config.model_dump(mode="json"),
         }

@@ -5,6 +5,7 @@ scored at a rung is then a finished network, and nothing of its training is thro
 would be scored at a high learning rate, and rank worse (docs/proxies.md).
 """
 
+import itertools
 import re
 from typing import NamedTuple, Self
 
@@ -100,7 +101,7 @@ def parse_rungs(text: str, eta: int) -> Ladder:
         rungs.append(Rung(int(epochs), int(side) if side else None, float(share) if share else 1.0))
     if not 2 <= len(rungs) <= MOST_RUNGS:
         raise InputError("--rungs", text, form, "for example 1,3,9")
-    if any(low.epochs >= high.epochs for low, high in zip(rungs, rungs[1:], strict=False)) or not rungs[0].epochs:
+    if any(low.epochs >= high.epochs for low, high in itertools.pairwise(rungs)) or not rungs[0].epochs:
         raise InputError("--rungs", text, "the epochs must rise, from 1 at the least", "they count from the start")
     for rung in rungs:
         if not 0 < rung.fraction <= 1:
