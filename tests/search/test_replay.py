@@ -12,11 +12,13 @@ from mvit_search.profile import cost
 from mvit_search.records import RunFolder
 from mvit_search.records.table import TableRow, write_table
 from mvit_search.search import RunSettings, Store, prepare, run_search
+from mvit_search.search.ladder import Rung, parse_rungs
 from mvit_search.search.limits import Limits
 from mvit_search.search.proposals import draw_evenly
-from mvit_search.search.replay import Replay, load_replay
+from mvit_search.search.replay import Replay, Step, load_replay
+from mvit_search.search.task import Task
 from mvit_search.space import load_space
-from tests.search.fakes import FormulaEvaluator, Killed, search
+from tests.search.fakes import Killed, search
 
 SPACE = load_space("mobilevit")
 LIMITS = Limits(6_000_000, 1000)
@@ -24,7 +26,8 @@ LIMITS = Limits(6_000_000, 1000)
 
 def row(config, *, name="", seed=0, epoch=4, epochs=4, fidelity="long", error="", **changes) -> TableRow:
     costs = cost(config)
-    found = FormulaEvaluator().evaluate(config, seed).value * epoch / epochs
+    noise = random.Random(f"{config.digest()} {seed}").gauss(0, 0.01)
+    found = (0.5 + 0.4 * costs.params / (costs.params + 2e6) + noise) * epoch / epochs
     made = TableRow(
         name=name, digest=config.digest(), seed=seed, recipe="r", data="d", fidelity=fidelity, epoch=epoch,
         epochs=epochs, top1=None if error else found, loss=None if error else 1.0, image_steps=100 * epoch,
@@ -52,18 +55,29 @@ def table() -> list[TableRow]:
     return rows
 
 
-def replay(rows=None, *, seed=0, seeds=3, fidelity="long", space=SPACE, limits=LIMITS) -> Replay:
-    return Replay("t.csv", table() if rows is None else rows, fidelity, space, limits, seed=seed, seeds=seeds)
+WHOLE = (Step("long", 4),)
+
+
+def replay(rows=None, *, seed=0, seeds=3, steps=WHOLE, space=SPACE, limits=LIMITS) -> Replay:
+    return Replay("t.csv", table() if rows is None else rows, steps, space, limits, seed=seed, seeds=seeds)
+
+
+def answer(known: Replay, config, seed=0, rung=None, start_rung=-1):
+    return known.evaluate(Task(config, seed, known.ladder.top if rung is None else rung, start_rung))
 
 
 def test_the_last_rung_is_what_is_answered():
     found = replay()
     for config in CONFIGS[:10]:
         expected = row(config)
-        assert found.evaluate(config, 0)[:3] == (expected.top1, expected.cpu_seconds, None)
-    assert found.evaluate(CONFIGS[10], 0)[:3] == (None, 0.0, "loss is nan")
+        given = answer(found, config)
+        assert given[:3] == (expected.top1, expected.cpu_seconds, None)
+        assert given.image_steps == expected.image_steps
+    assert answer(found, CONFIGS[10])[:3] == (None, 0.0, "loss is nan")
+    assert answer(found, CONFIGS[10]).failure
     assert not found.knows(CONFIGS[11])
-    assert found.evaluate(CONFIGS[0], 7).error == "the table has no training of it with seed 7"
+    assert answer(found, CONFIGS[0], 7).error == "the table has no training of it with seed 7"
+    assert found.ladder.rungs == (Rung(4),)
 
 
 def test_trainings_that_were_all_left_half_way_answer_nothing():
@@ -74,7 +88,7 @@ def test_trainings_that_were_all_left_half_way_answer_nothing():
 
 def test_of_a_seed_that_was_trained_twice_the_last_row_counts():
     rows = [row(CONFIGS[0], error="out of memory", epoch=0), row(CONFIGS[0]), row(CONFIGS[1])]
-    assert replay(rows).evaluate(CONFIGS[0], 0).value == row(CONFIGS[0]).top1
+    assert answer(replay(rows), CONFIGS[0]).value == row(CONFIGS[0]).top1
 
 
 @pytest.mark.parametrize(
@@ -127,6 +141,146 @@ def test_candidates_over_the_budget_are_not_proposed():
         used.add(nearest.digest())
     assert 0 < len(used) < 11
 
+
+# Rungs.
+
+SHORT = (Step("one", 1), Step("two", 2), Step("long", 4))
+
+
+def rungs_table() -> list[TableRow]:
+    """One long schedule scored at 1, 2, 4; complete ones of 1 and 2 for all but the last two of six candidates."""
+    rows = [row(c, seed=seed, epoch=e) for c in CONFIGS[:6] for seed in (0, 1) for e in (1, 2, 4)]
+    rows += [row(c, fidelity="one", epochs=1, epoch=1, top1=0.1 + i / 100) for i, c in enumerate(CONFIGS[:4])]
+    return rows + [row(c, fidelity="two", epochs=2, epoch=2, top1=0.2 + i / 100) for i, c in enumerate(CONFIGS[:4])]
+
+
+def on_its_way(*epochs, **changes) -> Replay:
+    return replay(changes.pop("rows", rungs_table()), steps=tuple(Step("long", e) for e in epochs), **changes)
+
+
+def test_rungs_of_one_schedule_are_its_rows_on_the_way():
+    known = on_its_way(1, 2, 4)
+    assert known.ladder.rungs == (Rung(1), Rung(2), Rung(4))
+    for config in CONFIGS[:6]:
+        for rung, epoch in enumerate((1, 2, 4)):
+            expected = row(config, seed=1, epoch=epoch)
+            given = answer(known, config, 1, rung)
+            assert (given.value, given.image_steps, given.seconds) == (
+                expected.top1, expected.image_steps, expected.cpu_seconds,
+            )  # fmt: skip
+
+
+def test_rungs_of_complete_schedules_are_a_fidelity_each():
+    known = replay(rungs_table(), steps=SHORT)
+    for index, config in enumerate(CONFIGS[:4]):
+        values = [answer(known, config, 0, rung).value for rung in range(3)]
+        assert values == [0.1 + index / 100, 0.2 + index / 100, row(config).top1]
+    assert not known.knows(CONFIGS[4])  # it lacks the short ones
+
+
+@pytest.mark.parametrize("steps", [SHORT, tuple(Step("long", e) for e in (1, 2, 4))])
+def test_climbing_costs_what_training_to_the_top_at_once_costs(steps):
+    known = replay(rungs_table(), steps=steps)
+    whole = answer(known, CONFIGS[0])
+    climbed = [answer(known, CONFIGS[0], 0, rung, rung - 1) for rung in range(3)]
+    assert [given.image_steps for given in climbed] == [100, 100, 200]
+    assert sum(given.image_steps for given in climbed) == whole.image_steps
+    assert sum(given.seconds for given in climbed) == whole.seconds
+    assert answer(known, CONFIGS[0], 0, 2, 0).image_steps == 300
+    assert climbed[2].value == whole.value
+
+
+def test_finals_need_the_top_alone():
+    known = replay(rungs_table(), steps=SHORT)
+    assert known.seeds(CONFIGS[0]) == (0, 1)
+    assert answer(known, CONFIGS[0], 1).value == row(CONFIGS[0], seed=1).top1
+    assert answer(known, CONFIGS[0], 1, 0).error == "the table has no training of it with seed 1 at 1 epochs"
+    other = replay(rungs_table(), steps=SHORT, seed=1, seeds=2)
+    assert other.seeds(CONFIGS[0]) == (0, 1)  # the first must have every rung, whatever was asked for
+
+
+@pytest.mark.parametrize(("reached", "failing"), [(0, 0), (1, 1), (2, 2), (3, 2)])
+def test_a_training_that_fails_answers_the_rungs_before_it(reached, failing):
+    scored = [row(CONFIGS[0], epoch=epoch) for epoch in (1, 2) if epoch <= reached]
+    rows = [*scored, row(CONFIGS[0], epoch=reached, error="loss is nan"), *rungs_table()[6:]]
+    known = on_its_way(1, 2, 4, rows=rows)
+    given = [answer(known, CONFIGS[0], 0, rung) for rung in range(3)]
+    assert [one.value is None for one in given] == [rung >= failing for rung in range(3)]
+    assert all(one.error == "loss is nan" and one.failure for one in given[failing:])
+
+
+def test_a_candidate_without_every_rung_is_not_proposed():
+    rows = [one for one in rungs_table() if (one.digest, one.epoch) != (CONFIGS[0].digest(), 2)]
+    known = on_its_way(1, 2, 4, rows=rows)
+    assert not known.knows(CONFIGS[0])
+    assert known.nearest(CONFIGS[0], ()) != CONFIGS[0]
+    with pytest.raises(InputError, match=r"no candidate was trained at every rung \(long after 1, long after 3, long"):
+        on_its_way(1, 3, 4)
+
+
+def test_other_rungs_are_another_table():
+    digests = {on_its_way(*epochs).digest for epochs in ((1, 2, 4), (1, 4), (2, 4), (4,))}
+    assert len({*digests, replay(rungs_table(), steps=SHORT).digest}) == 5
+
+
+@pytest.fixture
+def rungs_file(tmp_path):
+    write_table(tmp_path / "t.csv", rungs_table())
+    return tmp_path / "t.csv"
+
+
+def load_rungs(path, argument="", rungs=None, eta=3, **changes):
+    asked = parse_rungs(rungs, eta) if rungs else None
+    settings = {"seed": 0, "seeds": 1, "halving": True, **changes}
+    return load_replay(f"{path}{argument}", SPACE, LIMITS, eta=eta, rungs=asked, **settings)
+
+
+@pytest.mark.parametrize(
+    ("argument", "rungs", "eta", "found"),
+    [
+        ("", None, 3, (1, 4)),
+        ("", None, 2, (1, 2, 4)),
+        ("#long", "2,4", 3, (2, 4)),
+        ("#one+two+long", None, 3, (1, 2, 4)),
+        ("#one+long", "1,4", 2, (1, 4)),
+    ],
+)
+def test_which_rungs_a_table_gives(rungs_file, argument, rungs, eta, found):
+    ladder = load_rungs(rungs_file, argument, rungs, eta).ladder
+    assert tuple(rung.epochs for rung in ladder.rungs) == found
+    assert ladder.eta == eta
+
+
+def test_without_halving_a_table_has_one_rung(rungs_file):
+    assert load_rungs(rungs_file, halving=False).ladder.rungs == (Rung(4),)
+
+
+@pytest.mark.parametrize(
+    ("argument", "rungs", "changes", "message"),
+    [
+        ("#one+two", None, {"halving": False}, "names several fidelities: they are rungs; add --fidelity halving"),
+        ("#two+one", None, {}, "its schedules are of 2, 1 epochs; name up to 6, each longer"),
+        ("#one+nine", None, {}, r"has no fidelity 'nine'; it has long, one, two"),
+        ("#one+two+long", "1,4", {}, "the schedules named have 1,2,4 epochs; leave --rungs out"),
+        ("#long", "1,3,4", {}, r"has long after 1, 2, 4 epochs; name some of these, 4 the last"),
+        ("#long", "1,2", {}, r"name some of these, 4 the last"),
+        ("#long", "1@16,4", {}, "a table answers epochs alone; leave sides and shares out"),
+        ("#long", "1:0.5,4", {}, "a table answers epochs alone"),
+        ("#two", None, {}, r"has no epoch of two that could be a rung below 2 with eta 3; name complete schedules as"),
+        ("#long", None, {"eta": 5}, r"has no epoch of long that could be a rung below 4 with eta 5"),
+    ],
+)
+def test_rungs_that_a_table_does_not_hold(rungs_file, argument, rungs, changes, message):
+    with pytest.raises(InputError, match=message):
+        load_rungs(rungs_file, argument, rungs, **changes)
+
+
+def test_a_fidelity_may_have_a_plus_sign_in_its_name(tmp_path):
+    write_table(tmp_path / "t.csv", [row(CONFIGS[0], fidelity="a+b")])
+    assert load_rungs(tmp_path / "t.csv", "#a+b", halving=False).knows(CONFIGS[0])
+
+
+# Whole runs.
 
 SETTINGS = {"trials": 13, "final_seeds": 3, "proxy": "table:t.csv#long"}
 
@@ -258,7 +412,7 @@ def test_tables_that_no_search_can_be_run_on(tmp_path):
     outside = r"candidate [0-9a-f]{12} lies outside space mobilevit-mini \(.*; name the --space"
     with pytest.raises(InputError, match=outside):
         load(path, space=load_space("mobilevit-mini"))
-    with pytest.raises(InputError, match=r"none of its 12 candidates inside space mobilevit is within 1,000 params"):
+    with pytest.raises(InputError, match=r"none of its 12 candidates inside space mobilevit is within the limits"):
         load(path, limits=Limits(1000, 1000))
     write_table(path, [row(CONFIGS[0], epoch=0, top1=None, loss=None, score=1.0, fidelity="zero-cost:zen")])
     with pytest.raises(InputError, match="holds no training"):
