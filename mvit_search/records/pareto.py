@@ -1,35 +1,140 @@
-"""Pareto order of (latency, top-1 or score): lower latency and a higher value are better."""
+"""Pareto order of the value (top-1 or score) and any number of costs: a higher value and lower costs are better."""
 
-from collections.abc import Iterable, Sequence
+import operator
+from bisect import bisect
+from collections.abc import Callable, Iterable, Sequence
 
+from mvit_search.records.objectives import DEFAULT_OBJECTIVES
 from mvit_search.records.record import Record
 
+Key = tuple[float, ...]
+"""Of a record: its first cost, its value with the sign turned, its other costs, its number. Sorting by keys puts the
+cheapest first, and no record before one that dominates it."""
 
-def pareto_front(records: Iterable[Record]) -> tuple[Record, ...]:
-    """Records that succeeded and that no other beats in one objective without losing in the other, fastest first.
 
-    Of several records with equal latency and equal value the one with the lowest number stays.
+def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
+    """The objectives but for the value, in the order of a front: latency first, where it is one."""
+    return tuple(sorted((key for key in objectives if key != "top1"), key=lambda key: key != "latency_ms"))
+
+
+def key_maker(objectives: Sequence[str]) -> Callable[[Record], Key]:
+    """What makes the `Key` of a record that succeeded."""
+    first, *others = costs_of(objectives)
+    figures = operator.attrgetter(first, "value", *others, "number")
+
+    def key(record: Record) -> Key:
+        cost, value, *rest = figures(record)
+        return (cost, -value, *rest)
+
+    return key
+
+
+def dominates(one: Key, other: Key) -> bool:
+    """Whether `one` is nowhere worse than `other`, which may be its equal in everything but the number."""
+    return all(map(operator.le, one[:-1], other[:-1]))
+
+
+def pareto_front(records: Iterable[Record], objectives: Sequence[str] = DEFAULT_OBJECTIVES) -> tuple[Record, ...]:
+    """Records that succeeded and that no other beats in one objective without losing in another.
+
+    The fastest first, or that of the least first cost where latency is no objective. Of several records that are equal
+    in all objectives the one with the lowest number stays.
     """
-    succeeded = [record for record in records if record.succeeded]
-    succeeded.sort(key=lambda record: (record.latency_ms, -record.value, record.number))
-    front: list[Record] = []
-    for record in succeeded:
-        if not front or record.value > front[-1].value:
-            front.append(record)
-    return tuple(front)
+    key = key_maker(objectives)
+    ordered = sorted(((key(record), record) for record in records if record.succeeded), key=operator.itemgetter(0))
+    on_front = set(front_keys([key for key, _ in ordered]))
+    return tuple(record for key, record in ordered if key in on_front)
 
 
-def hypervolume(points: Sequence[tuple[float, float]], worst_latency_ms: float) -> float:
-    """Share of the box [0, worst_latency_ms] x [0, 1] that `points` = (latency_ms, top1) dominate, 0..1.
+def front_keys(ordered: Sequence[Key]) -> list[Key]:
+    """Those of sorted keys that none before them dominates: none after them can."""
+    front: list[Key] = []
+    if ordered and len(ordered[0]) == 3:  # Two objectives: the value must rise.
+        for key in ordered:
+            if not front or key[1] < front[-1][1]:
+                front.append(key)
+        return front
+    for key in ordered:
+        # What was met last is the likeliest to dominate.
+        if not any(dominates(member, key) for member in reversed(front)):
+            front.append(key)
+    return front
 
-    A point slower than `worst_latency_ms` adds nothing.
+
+def hypervolume(points: Iterable[tuple[float, ...]], *worst: float) -> float:
+    """Share of a box that points dominate, 0..1; exact for any number of costs.
+
+    A point is (cost, ..., value), the box [0, worst] of each cost times [0, 1] of the value: `hypervolume([(5.0, 0.9)],
+    20.0)` is that of 5 ms and 90 %. A point at or beyond `worst` in any cost adds nothing.
     """
-    covered, best = 0.0, 0.0
-    for latency_ms, top1 in sorted(points):
-        if latency_ms < worst_latency_ms and top1 > best:
-            covered += (worst_latency_ms - latency_ms) * (top1 - best)
-            best = top1
-    return covered / worst_latency_ms
+    scaled = [
+        (*(cost / most for cost, most in zip(point[:-1], worst, strict=True)), 1 - point[-1])
+        for point in points
+        if point[-1] > 0 and all(map(operator.lt, point[:-1], worst))
+    ]
+    return _volume(scaled)
+
+
+def _volume(points: list[tuple[float, ...]]) -> float:
+    """Of the unit box, with every axis minimised.
+
+    Two axes by one sweep, three by a sweep over a growing staircase; beyond that the volume that each point adds to
+    those after it (the recursion of WFG: While, Bradstreet and Barone, IEEE Trans. Evol. Comput. 16(1), 2012).
+    """
+    if not points:
+        return 0.0
+    if len(points[0]) == 2:
+        return _area(points)
+    if len(points[0]) == 3:
+        return _three(points)
+    # The worst first, so that what a point limits the others to collapses early.
+    ordered = sorted(_undominated(points), reverse=True)
+    total = 0.0
+    for index, point in enumerate(ordered):
+        own = 1.0
+        for axis in point:
+            own *= 1 - axis
+        limited = [tuple(map(max, point, other)) for other in ordered[index + 1 :]]
+        total += own - _volume(_undominated(limited))
+    return total
+
+
+def _area(points: list[tuple[float, ...]]) -> float:
+    covered, best = 0.0, 1.0
+    for x, y in sorted(points):
+        if y < best:
+            covered += (1 - x) * (best - y)
+            best = y
+    return covered
+
+
+def _three(points: list[tuple[float, ...]]) -> float:
+    """Slices along the first axis; the cross-section is a staircase that only grows."""
+    xs, ys = [0.0, 1.0], [1.0, 0.0]  # Guards: a stair below which nothing is covered, and the box's end.
+    area = total = reached = 0.0
+    for depth, x, y in sorted(points):
+        total += area * (depth - reached)
+        reached = depth
+        at = bisect(xs, x)
+        if ys[at - 1] <= y:
+            continue
+        end = at
+        before, left = ys[at - 1], x
+        while ys[end] >= y and end < len(xs) - 1:  # Stairs that the new one swallows.
+            area += (before - y) * (xs[end] - left)
+            before, left = ys[end], xs[end]
+            end += 1
+        area += (before - y) * (xs[end] - left)
+        xs[at:end], ys[at:end] = [x], [y]
+    return total + area * (1 - reached)
+
+
+def _undominated(points: Iterable[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    kept: list[tuple[float, ...]] = []
+    for point in sorted(set(points)):
+        if not any(all(map(operator.le, other, point)) for other in reversed(kept)):
+            kept.append(point)
+    return kept
 
 
 def best(front: Sequence[Record]) -> Record:
@@ -37,22 +142,24 @@ def best(front: Sequence[Record]) -> Record:
     return max(front, key=lambda record: (record.value, -record.latency_ms))
 
 
-def knee(front: Sequence[Record]) -> Record:
-    """The point farthest above the straight line between the front's ends, both axes scaled to 0..1.
+def knee(front: Sequence[Record], objectives: Sequence[str] = DEFAULT_OBJECTIVES) -> Record:
+    """The point whose value exceeds the mean of its costs most, each scaled to 0..1 over the front.
 
-    A front of one or two points has no knee: then the most accurate.
+    With one cost that is the point farthest above the straight line between the front's ends. A front of one or two
+    points has no knee: then the most accurate.
     """
     if len(front) < 3:
         return best(front)
-    ordered = sorted(front, key=lambda record: record.latency_ms)
-    first, last = ordered[0], ordered[-1]
-    width = last.latency_ms - first.latency_ms
-    height = last.value - first.value
+    key = key_maker(objectives)
+    ordered = sorted(front, key=key)
+    columns: list[tuple[float, ...]] = list(zip(*(key(record)[:-1] for record in ordered), strict=True))
+    scales = [(min(column), (max(column) - min(column)) or 1.0) for column in columns]
 
-    def above_line(record: Record) -> float:
-        return (record.value - first.value) / height - (record.latency_ms - first.latency_ms) / width
+    def gained(record: Record) -> float:
+        cost, value, *others = ((own - low) / width for own, (low, width) in zip(key(record), scales, strict=False))
+        return (1 - value) - (cost + sum(others)) / (1 + len(others))
 
-    return max(ordered, key=above_line)
+    return max(ordered, key=gained)
 
 
 def best_within(front: Sequence[Record], limit_ms: float) -> Record | None:

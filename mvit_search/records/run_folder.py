@@ -8,24 +8,28 @@ sees half a file.
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mvit_search._files import write_atomically
 from mvit_search._quantities import parse_milliseconds
 from mvit_search.errors import InputError, UnknownNameError
+from mvit_search.records.objectives import DEFAULT_OBJECTIVES, check_objectives
 from mvit_search.records.pareto import best, best_within, knee, pareto_front
 from mvit_search.records.record import Record
 
 _COLUMNS = (
     "ref", "name", "trial", "origin", "outcome", "params", "macs", "weight_bytes", "peak_activation_bytes",
     "latency_ms", "latency_low_ms", "latency_high_ms", "latency_source", "latency_target", "latency_protocol",
-    "top1", "top1_std", "top1_by_seed", "train_seconds", "largest_batch", "error", "digest", "config",
+    "top1", "top1_std", "top1_by_seed", "train_seconds", "largest_batch", "error", "failure", "within",
+    "evaluations", "digest", "config",
 )  # fmt: skip
+_NEWER_COLUMNS = ("largest_batch", "failure", "within", "evaluations")
+"""Runs recorded before these were known lack them."""
 _SCORE_COLUMNS = ("score", "score_std", "score_by_seed")
 """Only in the files of a run that scored its candidates and trained none."""
-_JSON_COLUMNS = ("top1_by_seed", "config")
+_JSON_COLUMNS = ("top1_by_seed", "within", "evaluations", "config")
 
 
 class RunFolder:
@@ -61,10 +65,16 @@ class RunFolder:
     def write_run(self, document: dict[str, Any]) -> None:
         write_atomically(self.run_file, json.dumps(document, indent=2) + "\n")
 
-    def write_results(self, document: dict[str, Any], records: Sequence[Record]) -> None:
-        """Write front and candidates; the front last, as the file that readers poll."""
+    def write_results(
+        self, document: dict[str, Any], records: Sequence[Record], front: Sequence[Record] | None = None
+    ) -> None:
+        """Write front and candidates; the front last, as the file that readers poll.
+
+        `front` are the front's members where they are at hand; else they are looked up by the document's objectives.
+        """
+        members = pareto_front(records, _objectives(document)) if front is None else front
         write_atomically(self.path / "candidates.csv", self._csv(records))
-        write_atomically(self.path / "front.csv", self._csv(pareto_front(records)))
+        write_atomically(self.path / "front.csv", self._csv(members))
         write_atomically(self.path / "front.json", json.dumps(document, indent=2) + "\n")
 
     def records(self) -> tuple[Record, ...]:
@@ -73,8 +83,7 @@ class RunFolder:
         try:
             with path.open(encoding="utf-8", newline="") as stream:
                 reader = csv.DictReader(stream)
-                if tuple(reader.fieldnames or ()) not in (_COLUMNS, (*_COLUMNS, *_SCORE_COLUMNS)):
-                    raise ValueError("its columns are not those of a candidates.csv")
+                _check_columns(reader.fieldnames or ())
                 return tuple(_record(row) for row in reader)
         except FileNotFoundError:
             raise InputError("run", self.name, "has no finished candidate yet") from None
@@ -84,22 +93,31 @@ class RunFolder:
                 "run", str(path), f"cannot be read ({type(error).__name__})", "was it edited or cut?"
             ) from None
 
+    def objectives(self) -> tuple[str, ...]:
+        """What the run optimised, from `front.json`; of a run that wrote none, the value and the latency."""
+        if not (self.path / "front.json").is_file():
+            return DEFAULT_OBJECTIVES
+        return _objectives(self.read_front())
+
     def select(self, selector: str) -> Record:
-        """`12`, `best`, `knee` or `@5ms` -> the record it means."""
+        """`12`, `best`, `knee` or `@5ms` -> the record it means; the latter three by the run's objectives."""
         records = self.records()
         if selector.isascii() and selector.isdecimal():
             for record in records:
                 if record.number == int(selector):
                     return record
             raise InputError("candidate", f"{self.name}/{selector}", f"the run has the numbers 0 to {len(records) - 1}")
-        front = pareto_front(records)
+        objectives = self.objectives()
+        front = pareto_front(records, objectives)
         if not front:
             raise InputError("candidate", f"{self.name}/{selector}", "the run has no trained candidate yet")
         if selector == "best":
             return best(front)
         if selector == "knee":
-            return knee(front)
+            return knee(front, objectives)
         if selector.startswith("@"):
+            # By latency, whether or not that was an objective.
+            front = pareto_front(records)
             limit = parse_milliseconds(selector[1:], "candidate")
             found = best_within(front, limit)
             if found is None:
@@ -145,6 +163,22 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
 
 
+def _objectives(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a front document, `DEFAULT_OBJECTIVES` where it does not say: all that older runs had."""
+    keys = document.get("objectives", DEFAULT_OBJECTIVES)
+    if not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys):
+        raise InputError("front.json: objectives", str(keys), "must be a list of names", "was it edited?")
+    return check_objectives(tuple(keys))
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    """Raises ValueError unless these are the columns of a candidates.csv, of today's or of an older one."""
+    lacking = {*_COLUMNS} - {*_NEWER_COLUMNS, *names}
+    unknown = {*names} - {*_COLUMNS, *_SCORE_COLUMNS}
+    if lacking or unknown or len(names) != len({*names}):
+        raise ValueError("its columns are not those of a candidates.csv")
+
+
 def _how(record: Record) -> str:
     return record.latency.how if record.latency else "unknown"
 
@@ -157,11 +191,13 @@ def _record(row: dict[str, str]) -> Record:
         "trial": int(row["trial"]) if row["trial"] else None,
         "latency": latency if row["latency_ms"] else None,
         "error": row["error"] or None,
-        # Runs recorded before it was known have no such column.
+        "failure": row.get("failure") or None,
+        "within": json.loads(row.get("within", "true")),
+        "evaluations": json.loads(row.get("evaluations", "[]")),
         "largest_batch": int(row["largest_batch"]) if row.get("largest_batch") else None,
         **{key: row[key] for key in ("origin", "outcome", "digest")},
         **{key: int(row[key]) for key in ("params", "macs", "weight_bytes", "peak_activation_bytes")},
         "train_seconds": float(row["train_seconds"]),
         "score_by_seed": json.loads(row.get("score_by_seed") or "{}"),
-        **{key: json.loads(row[key]) for key in _JSON_COLUMNS},
+        **{key: json.loads(row[key]) for key in ("top1_by_seed", "config")},
     })  # fmt: skip
