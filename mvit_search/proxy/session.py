@@ -18,6 +18,7 @@ from mvit_search.architecture.network import MobileViT
 from mvit_search.data import ImageSet
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.proxy.batches import Batches
+from mvit_search.proxy.kept_weights import KeptWeights, put_into, write_weights
 from mvit_search.proxy.optimising import (
     FlatParameters,
     WeightAverage,
@@ -50,19 +51,27 @@ class TrainingSession:
 
     def __init__(
         self, config: MobileViTConfig, data: ImageSet, recipe: Recipe, *, seed: int, device: str = "cpu",
-        share: float = 1.0, largest_batch: int | None = None,
+        share: float = 1.0, largest_batch: int | None = None, first: KeptWeights | None = None,
     ) -> None:  # fmt: skip
-        """Start from the first weights that `seed` gives.
+        """Start from the first weights that `seed` gives, or from `first`.
 
         Args:
             share: of the recipe's side, 0..1, that the network sees.
             largest_batch: images that go through the network at once; a larger batch is summed up from parts, each
                 with batch-norm statistics of its own. None: whole batches.
+            first: weights and batch-norm statistics that another training of the same network left. All else starts
+                as from scratch: AdamW's moments, the average, the schedule.
+
+        Raises:
+            InputError: `first` is of another network.
         """
         self.data, self.recipe, self.seed, self.share = data, recipe, seed, share
         self.largest_batch = largest_batch or recipe.batch_size
         self.device = torch.device(device)
         self.network = build(config, data.num_classes, seed, self.device)
+        if first is not None:
+            put_into(self.network, first)
+        self._first = first.digest if first is not None else None
         self.batches = Batches(data, recipe, self.device, share)
         self.epoch = self.steps = self.image_steps = 0
         self.rungs: list[Rung] = []
@@ -133,12 +142,32 @@ class TrainingSession:
         """A copy of the network as it is scored: averaged weights, batch-norm statistics taken anew."""
         network = copy.deepcopy(self.network)
         if self._average is not None:
-            flat = FlatParameters(network)
-            for buffer, average in zip(flat.buffers, self._average.averages, strict=True):
-                buffer.copy_(average)
+            self._put_average(network)
         generator = torch.Generator().manual_seed(self.seed ^ _RECALIBRATION_SEED)
         recalibrate(network, self.batches, generator, 2 * self.largest_batch)
         return network.eval()
+
+    def keep(self, path: Path) -> None:
+        """Leave the weights (their average where the recipe has one) for another training to begin with.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        network = self.network
+        if self._average is not None:
+            network = copy.deepcopy(network)
+            self._put_average(network)
+        last = self.rungs[-1]
+        write_weights(
+            path, network.state_dict(), network.config, self.data.num_classes, image_steps=last.image_steps,
+            seconds=last.seconds,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _put_average(self, network: MobileViT) -> None:
+        assert self._average is not None
+        for buffer, average in zip(FlatParameters(network).buffers, self._average.averages, strict=True):
+            buffer.copy_(average)
 
     def spent(self) -> tuple[float, float]:
         """(wall-clock, processor) seconds so far, earlier sessions of the same training included."""
@@ -151,7 +180,7 @@ class TrainingSession:
         """What a checkpoint must agree with to be carried on."""
         return {
             "format": _FORMAT, "config": self.network.config.digest(), "data": self.data.digest,
-            "recipe": self.recipe.digest(), "seed": self.seed, "share": self.share,
+            "recipe": self.recipe.digest(), "seed": self.seed, "share": self.share, "first_weights": self._first,
         }  # fmt: skip
 
     def surroundings(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mvit_search.architecture import MobileViTConfig
 from mvit_search.data import ImageSet
 from mvit_search.errors import InputError, OutOfMemory
 from mvit_search.proxy.allocator import freed_memory_kept
+from mvit_search.proxy.kept_weights import read_weights
 from mvit_search.proxy.recipe import Recipe
 from mvit_search.proxy.result import ProxyResult
 from mvit_search.proxy.session import TrainingSession
@@ -32,10 +33,13 @@ def train(
     rungs: Collection[int] = (),
     until: int | None = None,
     checkpoint: Path | None = None,
+    save_every_s: float | None = None,
     stop: Callable[[], bool] | None = None,
     on_epoch: OnEpoch | None = None,
+    first_weights: Path | None = None,
+    keep_weights: Path | None = None,
 ) -> ProxyResult:
-    """Train `config` from scratch on the training images and score it on the held-out ones.
+    """Train `config` on the training images and score it on the held-out ones.
 
     On the CPU the same arguments, the same number of threads and the same torch give the same result, bit for
     bit, whether in one go or stopped and carried on; the caller's random state and thread count are left as they
@@ -53,26 +57,36 @@ def train(
         rungs: epochs after which it is scored, besides the last. Scoring changes nothing of the training.
         until: stop after this epoch, score, and leave the rest of the schedule for later; None trains to the end.
         checkpoint: file that the training is carried on from, where it exists, and is saved to at every rung.
+        save_every_s: save it after the first epoch that ends so many seconds after the last time, and not at rungs:
+            for a training whose result is all that is wanted of it.
         stop: asked after every epoch; once it says so the training is saved and left as it is. Its result then has
             the rungs so far, which may be none.
         on_epoch: called after every epoch with its number, from 1, and the mean training loss.
+        first_weights: file that another training of the same network left, to begin with instead of weights drawn by
+            `seed`. The schedule is the recipe's own from its start, warm-up included, with fresh moments.
+        keep_weights: file to leave for such a training, once the last epoch of the schedule is trained.
 
     Raises:
-        InputError: fewer training images than a batch, data of another resolution than the recipe's, a damaged
-            checkpoint or one of another training.
+        InputError: fewer training images than a batch, data of another resolution than the recipe's; `checkpoint`:
+            a damaged checkpoint or one of another training, first weights that are damaged or of another network.
+        OSError: a file cannot be written.
         TrainingDiverged: the loss became NaN or infinite.
         OutOfMemory: not even a few images at once fit.
     """
     require_trainable(data, recipe)
+    first = read_weights(first_weights, config, data.num_classes) if first_weights is not None else None
     part = recipe.batch_size
     with torch_threads(threads), freed_memory_kept():
         while True:
             session: TrainingSession | None = None
             try:
                 session = TrainingSession(
-                    config, data, recipe, seed=seed, device=device, share=share, largest_batch=part
+                    config, data, recipe, seed=seed, device=device, share=share, largest_batch=part, first=first
                 )
-                return _run(session, {*rungs, until or recipe.epochs}, checkpoint, stop, on_epoch)
+                result = _run(session, {*rungs, until or recipe.epochs}, checkpoint, save_every_s, stop, on_epoch)
+                if keep_weights is not None and session.epoch == recipe.epochs:
+                    session.keep(keep_weights)
+                return result
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -87,14 +101,14 @@ def train(
 
 
 def _run(
-    session: TrainingSession, rungs: set[int], checkpoint: Path | None, stop: Callable[[], bool] | None,
-    on_epoch: OnEpoch | None,
+    session: TrainingSession, rungs: set[int], checkpoint: Path | None, save_every_s: float | None,
+    stop: Callable[[], bool] | None, on_epoch: OnEpoch | None,
 ) -> ProxyResult:  # fmt: skip
     if checkpoint is not None and checkpoint.exists():
         session.load(checkpoint)
     last = min(max(rungs), session.recipe.epochs)
     rungs = {epoch for epoch in rungs if epoch < last} | {last}
-    trained, first = 0.0, session.image_steps
+    trained, first, saved = 0.0, session.image_steps, time.monotonic()
     if session.epoch == last and not any(rung.epoch == last for rung in session.rungs):
         session.score()  # it was stopped and saved where nobody had asked for a score
     while session.epoch < last:
@@ -106,8 +120,13 @@ def _run(
         if session.epoch in rungs:
             session.score()
         stopped = stop is not None and stop()
-        if checkpoint is not None and (session.epoch in rungs or stopped):
+        due = session.epoch in rungs
+        if save_every_s is not None:
+            due = time.monotonic() - saved >= save_every_s and session.epoch < last
+            stopped = stopped and session.epoch < last
+        if checkpoint is not None and (due or stopped):
             session.save(checkpoint)
+            saved = time.monotonic()
         if stopped:
             break
     rate = (session.image_steps - first) / trained if trained else 0.0
