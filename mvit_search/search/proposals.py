@@ -1,25 +1,50 @@
 """Drawing candidates inside the limits without training or asking anybody."""
 
+import math
 import random
 from collections.abc import Callable
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.profile.cost import params_of
-from mvit_search.search.limits import Limits
+from mvit_search.search.descent import descend
+from mvit_search.search.limits import Excess, Limits
 from mvit_search.space import Params, SearchSpace
 
 _BISECTIONS = 6
+_ATTEMPTS = 5
 
 
-def draw_evenly(space: SearchSpace, limits: Limits, share: float, rng: random.Random) -> Params:
+def draw_evenly(
+    space: SearchSpace, limits: Limits, share: float, rng: random.Random,
+    excess: Callable[[MobileViTConfig], Excess] | None = None,
+) -> Params:  # fmt: skip
     """A candidate with at most `share` (0..1) of the way from the smallest network to the budget.
 
     Uniform draws crowd where the space has most candidates, near the budget or above it. Shares spread
-    evenly over 0..1 give a first generation spread over cost.
+    evenly over 0..1 give a first generation spread over cost. Every other limit is kept too: if not one of several
+    draws can be scaled down to that, the last is changed further, or else the smallest network; near the limits of what
+    can be reached at all, many calls may so give the same candidate, or even one over a limit.
+
+    Args:
+        excess: what a candidate breaks; None takes `limits.excess`, which knows of no predicted latency.
     """
+    broken = excess or limits.excess
     smallest = params_of(space.smallest(), limits.num_classes)
     cap = smallest + share * (limits.params - smallest)
-    return draw_fitting(space, lambda config: params_of(config, limits.num_classes) <= cap, rng)
+
+    def fits(config: MobileViTConfig) -> bool:
+        return params_of(config, limits.num_classes) <= cap and not broken(config)
+
+    for _ in range(_ATTEMPTS):
+        params = draw_fitting(space, fits, rng)
+        # What costs no parameters, such as the size of the images, is not scaled.
+        if fits(space.config(params)):
+            return params
+    for start in (params, space.params(space.smallest())):
+        params = descend(space, start, lambda config: math.fsum(broken(config).values()), enough=0.0)
+        if not broken(space.config(params)):
+            break
+    return params
 
 
 def draw_fitting(space: SearchSpace, fits: Callable[[MobileViTConfig], bool], rng: random.Random) -> Params:
@@ -42,12 +67,14 @@ def draw_fitting(space: SearchSpace, fits: Callable[[MobileViTConfig], bool], rn
 
 
 def unseen(
-    space: SearchSpace, limits: Limits, seen: set[str], rng: random.Random, attempts: int = 200
-) -> Params | None:
-    """A candidate inside the limits whose digest is not in `seen`; None if none turned up."""
+    space: SearchSpace, limits: Limits, seen: set[str], rng: random.Random, attempts: int = 200,
+    excess: Callable[[MobileViTConfig], Excess] | None = None,
+) -> Params | None:  # fmt: skip
+    """A candidate inside the limits whose digest is not in `seen`; None if none turned up. See `draw_evenly`."""
+    broken = excess or limits.excess
     for _ in range(attempts):
-        params = draw_evenly(space, limits, rng.random(), rng)
+        params = draw_evenly(space, limits, rng.random(), rng, broken)
         config = space.config(params)
-        if config.digest() not in seen and not limits.excess(config):
+        if config.digest() not in seen and not broken(config):
             return params
     return None
