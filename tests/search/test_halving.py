@@ -267,16 +267,28 @@ def test_a_value_that_came_without_the_rungs_below_is_nobodys_share() -> None:
 
 def test_beyond_two_hundred_the_best_are_looked_up_among_a_hundredth_less() -> None:
     halving = Halving(LADDER)
-    for number in range(300):
+    for number in range(405):
         halving.add(0, number, (1000 - number, 1000 - number))
         while (due := halving.next_promotion()) is not None:
             halving.begin(due.rung, due.number)
-    # The sizes go 298, 300, so that the result after 300 does not count yet: nothing is due, and at the end it is.
-    halving.add(0, 300, (0, 0))
-    halving.add(0, 301, (5000, 5000))
+    # The sizes are ..., 399, 402, 406: of 405 one more may go up than of 402, but who is chosen at 406, or at the end.
+    assert halving.next_promotion(closing=True) == (404, 1)
+    assert Promotion(404, 0) in halving.keepers()
     assert halving.next_promotion() is None
-    assert halving.next_promotion(closing=True) == (300, 1)
-    assert Promotion(300, 0) in halving.keepers()
+    halving.add(0, 405, (0, 0))
+    assert halving.next_promotion() == (405, 1)
+
+
+def test_weights_are_kept_while_the_next_rung_trains_from_them() -> None:
+    halving = Halving(LADDER)
+    for number in range(3):
+        halving.add(0, number, (number, number))
+    halving.begin(1, 0)
+    assert halving.keepers() == {(0, 0), (1, 0), (2, 0)}
+    halving.add(1, 0, (0, 0))
+    assert halving.keepers() == {(0, 1), (1, 0), (2, 0)}
+    halving.fail(1)
+    assert halving.keepers() == {(0, 1), (2, 0)}
 
 
 def test_few_weights_are_kept_of_many_candidates() -> None:
@@ -325,6 +337,21 @@ def test_a_few_pairs_shift_and_many_also_stretch() -> None:
     many[:, 0] = np.linspace(0, 0.4, 4000)
     many[:3999, 1] = 2 * many[:3999, 0] + 0.1
     assert estimate_full(many)[-1] == pytest.approx(0.9, abs=0.01)
+
+
+def test_two_promoted_ones_do_not_turn_the_line() -> None:
+    two = np.full((11, 2), np.nan)
+    two[:, 0] = np.linspace(0, 0.5, 11)
+    two[9:, 1] = 0.8, 0.78
+    assert estimate_full(two)[0] == pytest.approx(0.79 - 0.475, abs=0.01)
+
+
+def test_slopes_are_chained_too() -> None:
+    values = np.full((4000, 3), np.nan)
+    values[:, 0] = np.linspace(0, 0.2, 4000)
+    values[:2000, 1] = 2 * values[:2000, 0] + 0.1
+    values[:1999, 2] = 2 * values[:1999, 1]
+    assert estimate_full(values)[-1] == pytest.approx(1.0, abs=0.1)
 
 
 def test_rungs_are_chained_and_a_rung_that_was_skipped_is_too() -> None:
