@@ -9,6 +9,7 @@ from optuna.study import StudyDirection
 from mvit_search.records import RunFolder
 from mvit_search.search.storage._base import Attributes, Backing, Loaded
 from mvit_search.search.storage.journal import JournalBacking
+from mvit_search.search.storage.locks import FileLock, hold_folder
 
 
 def open_backing(
@@ -27,7 +28,9 @@ def open_backing(
     """
     if url is None:
         return JournalBacking.open(RunFolder(folder).study_file, study_name, directions, distributions)
-    raise NotImplementedError
+    from mvit_search.search.storage.rdb import RdbBacking
+
+    return RdbBacking.open(url, study_name, directions, distributions)
 
 
-__all__ = ["Attributes", "Backing", "Loaded", "open_backing"]
+__all__ = ["Attributes", "Backing", "FileLock", "Loaded", "hold_folder", "open_backing"]

@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from mvit_search.errors import ConflictError
 
 
 class Attributes(Mapping[str, Any]):
@@ -62,7 +65,8 @@ class Backing(Protocol):
     def load(self) -> Loaded: ...
 
     def create_trial(self, trial: FrozenTrial) -> None:
-        """Add a trial with all its parameters, distributions and attributes, in one write.
+        """Add a trial with all its parameters, distributions and attributes, in one write; intermediate values are not
+        kept.
 
         Raises:
             ConflictError: `trial.number` is not the next one: somebody else writes to the study.
@@ -88,3 +92,11 @@ class Backing(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+def check_directions(found: Sequence[StudyDirection], wanted: Sequence[StudyDirection], field: str, value: str) -> None:
+    """Raises ConflictError where a study has other objectives than the run."""
+    if list(found) != list(wanted):
+        was, now = (", ".join(each.name.lower() for each in directions) for directions in (found, wanted))
+        rule = f"belongs to a run with other objectives ({was}; now {now})"
+        raise ConflictError(field, value, rule, "give another --name")

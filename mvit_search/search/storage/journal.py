@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mvit_search.errors import ConflictError, InputError, WorkError
 from mvit_search.search.storage import _replay
-from mvit_search.search.storage._base import Loaded
+from mvit_search.search.storage._base import Loaded, check_directions
 from mvit_search.search.storage._replay import Operation
 
 _FIELD = "results folder"
@@ -67,10 +67,7 @@ class JournalBacking:
         if replay.study_name != study_name:
             rule = f"holds the study {replay.study_name!r}, not one of mvit-search's runs"
             raise InputError(_FIELD, str(path), rule, "give another --name")
-        if replay.directions != list(directions):
-            was, now = (", ".join(d.name.lower() for d in each) for each in (replay.directions, directions))
-            rule = f"belongs to a run with other objectives ({was}; now {now})"
-            raise ConflictError(_FIELD, str(path), rule, "give another --name")
+        check_directions(replay.directions, directions, _FIELD, str(path))
         return cls(path, replay)
 
     def load(self) -> Loaded:
@@ -139,7 +136,6 @@ class JournalBacking:
         fields["params"] = {name: trial.distributions[name].to_internal_repr(v) for name, v in trial.params.items()}
         fields["user_attrs"] = trial.user_attrs
         fields["system_attrs"] = trial.system_attrs
-        fields["intermediate_values"] = trial.intermediate_values
         return fields
 
     def _text(self, distribution: BaseDistribution) -> str:

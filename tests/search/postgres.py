@@ -1,0 +1,132 @@
+"""A real PostgreSQL server for tests, from the system's packages; where there is none, they skip and say so."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import psycopg
+import pytest
+
+PASSWORD = "not:a/secret@all"
+_QUOTED = "not%3Aa%2Fsecret%40all"
+
+
+class Server:
+    """A cluster in `folder`, reached at a port of loopback alone. It runs as another user where this one is root."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._binaries, self._data = binaries, folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        self._user = _other_user() if os.getuid() == 0 else None
+        if self._user is not None:
+            # Pytest's folders are closed to others; PostgreSQL has to pass through them to its own.
+            folder.mkdir(parents=True, exist_ok=True)
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        self._run("initdb", "-D", str(self._data), "-U", "search", "-E", "UTF8", "--locale=C", "--no-sync", "-A",
+                  "scram-sha-256", "--pwfile", str(self._password_file(folder)))  # fmt: skip
+
+    def url(self, database: str = "postgres", *, port: int | None = None, password: str = _QUOTED) -> str:
+        return f"postgresql+psycopg://search:{password}@127.0.0.1:{port or self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> "psycopg.Connection":
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user="search", password=PASSWORD, dbname=database, autocommit=True,
+            connect_timeout=5,
+        )  # fmt: skip
+
+    def new_database(self, name: str) -> str:
+        """Its URL."""
+        with self.connect() as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return self.url(name)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off",
+                    "shared_buffers": "16MB", "max_connections": 30}  # fmt: skip
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        with (self._data.parent / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._binaries / "postgres"), "-D", str(self._data), *options], stdout=log, stderr=log,
+                cwd="/", **self._as_user(),
+            )  # fmt: skip
+        for _ in range(200):
+            try:
+                self.connect().close()
+                return
+            except psycopg.OperationalError:
+                if self._process.poll() is not None:
+                    break
+                time.sleep(0.05)
+        raise RuntimeError((self._data.parent / "log").read_text())
+
+    def stop(self) -> None:
+        """Fast: sessions are ended, what was committed stays."""
+        if self._process is not None:
+            self._process.send_signal(2)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _password_file(self, folder: Path) -> Path:
+        file = folder / "password"
+        file.write_text(PASSWORD)
+        return file
+
+    def _run(self, binary: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self._binaries / binary), *arguments], check=True, capture_output=True, cwd="/", **self._as_user()
+        )
+
+    def _as_user(self) -> dict[str, int]:
+        return {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid}
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    """A running server. Skips the test where PostgreSQL is not installed.
+
+    Args:
+        folder: of its own; every user can pass through its parents.
+    """
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    with Server(binaries, folder) as running:
+        yield running
+
+
+def _binaries() -> Path | None:
+    on_path = shutil.which("initdb")
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    found = installed[-1] if installed else Path(on_path) if on_path else None
+    return found.resolve().parent if found else None
+
+
+def _other_user() -> pwd.struct_passwd:
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    pytest.skip("PostgreSQL does not run as root, and there is no user to run it as")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
