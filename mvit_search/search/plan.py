@@ -12,12 +12,18 @@ from mvit_search.architecture import PRESETS, MobileViTConfig
 from mvit_search.data import ImageSet, load_data
 from mvit_search.errors import InputError
 from mvit_search.latency import Target, load_target
+from mvit_search.profile import cost
 from mvit_search.proxy import Recipe, default_recipe, load_recipe
+from mvit_search.records.objectives import OBJECTIVES, check_objectives
+from mvit_search.search.engines import check_engine
+from mvit_search.search.ladder import Ladder, Rung, parse_rungs
 from mvit_search.search.limits import Limits
 from mvit_search.search.proxies import Prescreen, ProxyChoice, parse_prescreen, parse_proxy
 from mvit_search.search.replay import Replay, load_replay
-from mvit_search.search.samplers import check_sampler
+from mvit_search.search.rung_data import DataSource
+from mvit_search.search.samplers import AUTO, Choice, Problem, check_sampler, choose
 from mvit_search.search.settings import DEFAULT_IMAGES, RunSettings
+from mvit_search.search.store import StudyShape
 from mvit_search.space import SearchSpace, load_space
 
 _ALWAYS_COMPARED = ("mobilevit-xxs", "mobilevit-xs", "mobilevit-s")
@@ -36,6 +42,36 @@ class Plan(NamedTuple):
     proxy: ProxyChoice = ProxyChoice()
     prescreen: Prescreen | None = None
     replay: Replay | None = None
+    ladder: Ladder = Ladder((Rung(1),))
+    sampler: Choice = Choice("nsga2", "")
+
+    @property
+    def shape(self) -> StudyShape:
+        """What the study's trials are made of."""
+        directions = ("maximize" if OBJECTIVES[key].maximise else "minimize" for key in self.settings.objectives)
+        return StudyShape(tuple(directions), self.space.distributions())
+
+    @property
+    def source(self) -> DataSource:
+        """What the images are loaded from."""
+        settings = self.settings
+        return DataSource(settings.data, _images(settings), settings.data_fraction, settings.seed)
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine: the user's, or what the number of workers asks for."""
+        return self.settings.engine or ("pool" if (self.settings.workers or 1) > 1 else "in-process")
+
+    def problem(self, population: int) -> Problem:
+        """What the run asks of its sampler."""
+        settings = self.settings
+        return Problem(self.shape.distributions, len(settings.objectives), settings.trials, population)
+
+    def excess(self, config: MobileViTConfig) -> dict[str, float]:
+        """Limits that the candidate breaks, as far as that shows before anything is built; see `Limits.excess`."""
+        if self.limits.latency_ms is None or self.target.measured:
+            return self.limits.excess(config)
+        return self.limits.excess(config, self.target.latency(config, self.settings.num_classes).ms)
 
     def pins(self) -> dict[str, Any]:
         """What a run is tied to: carrying it on with anything else here would mix results that do not compare."""
@@ -47,9 +83,17 @@ class Plan(NamedTuple):
             "prescreen": self.settings.prescreen,
             "data": self.data.digest[:12] if self.data else None,
             "recipe": self.recipe.digest()[:12] if self.recipe and self.proxy.trains else None,
+            "objectives": list(settings.objectives),
+            "fidelity": self.ladder.key(self.ladder.top) if self.proxy.kind != "zero-cost" else None,
+            "eta": self.ladder.eta if self.ladder.top else None,
             "budget": settings.budget,
+            "max_macs": settings.max_macs,
+            "max_memory_bytes": settings.max_memory_bytes,
+            "max_weight_bytes": settings.max_weight_bytes,
+            "max_latency_ms": settings.max_latency_ms,
+            "min_top1": settings.min_top1,
             "num_classes": settings.num_classes,
-            "sampler": settings.sampler,
+            "sampler": self.sampler.name,
             "seed": settings.seed,
             "final_seeds": settings.final_seeds,
             "device": settings.device,
@@ -72,6 +116,17 @@ class Plan(NamedTuple):
         largest = PRESETS["mobilevit-s"]
         height, width = (max(side, largest.total_stride) for side in self.space.image_size_max)
         return largest.with_image_size(height, width)
+
+    def reference_costs(self) -> dict[str, float]:
+        """The corner of the hypervolume's box: twice what MobileViT-S costs, so that all worth having lies inside."""
+        reference, num_classes = self.reference(), self.settings.num_classes
+        costs = cost(reference, num_classes)
+        latency_ms = self.target.latency(reference, num_classes).ms
+        known = {
+            "latency_ms": latency_ms, "params": costs.params, "macs": costs.macs, "weight_bytes": costs.weight_bytes,
+            "peak_activation_bytes": costs.peak_activation_bytes,
+        }  # fmt: skip
+        return {key: 2.0 * known[key] for key in self.settings.objectives if key != "top1"}
 
     def describe(self, run: str) -> dict[str, Any]:
         """The content of `run.json`."""
@@ -104,32 +159,74 @@ def prepare(settings: RunSettings) -> Plan:
     """
     from mvit_search.proxy.training import require_trainable
 
+    check_objectives(settings.objectives)
+    if settings.engine is not None:
+        check_engine(settings.engine)
     proxy = parse_proxy(settings.proxy)
     prescreen = parse_prescreen(settings.prescreen) if settings.prescreen else None
     _check_meaning(settings, proxy)
     space = load_space(settings.space)
     target = load_target(settings.target)
     stand_in = _stand_in(settings, target)
-    check_sampler(settings.sampler)
+    sampler = _sampler(settings, space)
     check_device(settings.device, settings.threads)
-    limits = Limits(settings.budget, settings.num_classes)
-    limits.check_reachable(space)
+    limits = limits_of(settings)
+    limits.check_reachable(space, None if target.measured else target)
     if proxy.kind == "table":
-        replay = load_replay(proxy.argument, space, limits, seed=settings.seed, seeds=settings.final_seeds)
-        return Plan(settings, space, target, limits, None, None, stand_in, proxy, None, replay)
+        replay = load_replay(
+            proxy.argument, space, limits, seed=settings.seed, seeds=settings.final_seeds,
+            halving=settings.fidelity == "halving", eta=settings.eta,
+            rungs=parse_rungs(settings.rungs, settings.eta) if settings.rungs else None,
+        )  # fmt: skip
+        return Plan(settings, space, target, limits, None, None, stand_in, proxy, None, replay, replay.ladder, sampler)
     recipe = _recipe(settings)
+    ladder = ladder_of(settings, recipe) if proxy.trains else Ladder((Rung(0),))
     data = load_data(
         settings.data, image_size=recipe.image_size, max_images=_images(settings), fraction=settings.data_fraction,
         seed=settings.seed,
     )  # fmt: skip
     if proxy.trains:
         require_trainable(data, recipe)
-    return Plan(settings, space, target, limits, data, recipe, stand_in, proxy, prescreen)
+    return Plan(settings, space, target, limits, data, recipe, stand_in, proxy, prescreen, None, ladder, sampler)
+
+
+def _sampler(settings: RunSettings, space: SearchSpace) -> Choice:
+    """The settings' sampler, or what `auto` comes to."""
+    chosen = Choice(settings.sampler, "")
+    if settings.sampler == AUTO:
+        chosen = choose(settings.trials, space.size(), len(settings.objectives))
+    problem = Problem(space.distributions(), len(settings.objectives), settings.trials, 1)
+    check_sampler(chosen.name, problem)
+    return chosen
+
+
+def limits_of(settings: RunSettings) -> Limits:
+    """The hard limits that the settings name."""
+    return Limits(
+        settings.budget, settings.num_classes, macs=settings.max_macs,
+        peak_activation_bytes=settings.max_memory_bytes, weight_bytes=settings.max_weight_bytes,
+        latency_ms=settings.max_latency_ms, min_top1=settings.min_top1,
+    )  # fmt: skip
+
+
+def ladder_of(settings: RunSettings, recipe: Recipe) -> Ladder:
+    """The run's fidelities. Raises InputError for rungs that the recipe does not allow."""
+    if settings.fidelity == "full":
+        if settings.rungs is not None:
+            raise InputError("--rungs", settings.rungs, "means nothing with --fidelity full", "give --fidelity halving")
+        return Ladder.full(recipe)
+    ladder = parse_rungs(settings.rungs, settings.eta) if settings.rungs else Ladder.halving(recipe, settings.eta)
+    for rung in range(len(ladder.rungs)):
+        ladder.recipe_of(rung, recipe)
+    return ladder
 
 
 def _check_meaning(settings: RunSettings, proxy: ProxyChoice) -> None:
     """Refuse settings that a run which trains nothing would pass over in silence."""
     given: dict[str, object] = {"--epochs": settings.epochs, "--prescreen": settings.prescreen}
+    if proxy.scores:
+        given |= {"--rungs": settings.rungs, "--fidelity": "halving" if settings.fidelity == "halving" else None}
+        given |= {"--min-top1": settings.min_top1}
     if proxy.kind == "table":
         data = None if settings.data == RunSettings.model_fields["data"].default else settings.data
         given |= {"--data": data, "--images": settings.images, "--data-fraction": settings.data_fraction}

@@ -5,26 +5,49 @@ from typing import NamedTuple, Protocol
 from mvit_search.records import Record
 
 
+class RungProgress(NamedTuple):
+    """One rung of the ladder: its name (`3@32`), candidates valued there, and how many are under way to it."""
+
+    name: str
+    valued: int
+    under_way: int
+
+
 class Progress(NamedTuple):
     """A snapshot. `remaining_s` is an estimate from the trainings so far; None before the first.
 
     Attributes:
         phase: `search`, `finals` or `done`.
+        begun: candidates begun, of `trials`; those taken over from an earlier run not counted.
+        trained: candidates trained, or scored where the run trains none, at full fidelity.
+        stopped: candidates valued at lower rungs alone.
+        failures: how many failed, by reason.
+        rejected, duplicates: proposals over a limit, or of candidates that were known.
+        remembered: trainings taken from earlier runs.
         finals: (trainings done, trainings planned) of the final re-training.
-        trained: candidates trained, or scored where the run trains none.
+        rungs: one where there is no halving.
+        workers: (busy, at hand).
         hypervolume: share of the reference box that the front dominates, 0..1; None where candidates are scored.
+        history: the hypervolume so far, evenly over the run's seconds, at most 40 values.
         best: the most accurate, or the highest scored, candidate so far.
     """
 
     phase: str
+    begun: int
     trained: int
     trials: int
+    stopped: int
     failed: int
+    failures: dict[str, int]
     rejected: int
     duplicates: int
+    remembered: int
     finals: tuple[int, int]
+    rungs: tuple[RungProgress, ...]
+    workers: tuple[int, int]
     best: Record | None
     hypervolume: float | None
+    history: tuple[float, ...]
     elapsed_s: float
     remaining_s: float | None
 
@@ -35,7 +58,7 @@ class Observer(Protocol):
     def update(self, progress: Progress, record: Record | None) -> None: ...
 
     def notice(self, words: str) -> None:
-        """What holds the run up, or no longer does, until the next `update`."""
+        """What holds the run up, or no longer does, until the next `update`; or what happened beside it."""
 
 
 class Silent:

@@ -1,32 +1,24 @@
 """From settings to a finished run folder."""
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from mvit_search.records import RunFolder
+from mvit_search.errors import InputError
+from mvit_search.records import RunFolder, find_run
+from mvit_search.search.brake import Brake
 from mvit_search.search.driver import SEARCH_SHARE, Search
-from mvit_search.search.evaluator import Evaluator, InProcessEvaluator, ZeroCostEvaluator
+from mvit_search.search.earlier import Earlier, load_earlier
+from mvit_search.search.engines import Engine, EngineSettings, EvaluatorFactory, InProcess, open_engine
+from mvit_search.search.factories import ScorerFactory, TrainerFactory
+from mvit_search.search.memory import Memory, NoMemory, Recall
 from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Silent
 from mvit_search.search.settings import RunSettings
 from mvit_search.search.store import Store
+from mvit_search.search.task import Evaluator
 from mvit_search.search.waiting import Patience, PatientTarget, StandIn
-
-
-def _describe(folder: RunFolder, plan: Plan) -> None:
-    """Write `run.json`: how the run was begun stays; what it may be carried on with, and on what, is added."""
-    description = plan.describe(folder.name)
-    if folder.exists():
-        first = folder.read_run()
-        changed = {key: max(first["settings"][key], description["settings"][key]) for key in ("trials", "time_s")}
-        parts = ("versions", "machine", "git_revision")
-        session = {"settings": changed, **{part: description[part] for part in parts}}
-        description = {
-            **first,
-            "settings": {**first["settings"], **changed},
-            "carried_on": [*first.get("carried_on", []), session],
-        }
-    folder.write_run(description)
 
 
 def run_search(
@@ -35,8 +27,13 @@ def run_search(
     *,
     observer: Observer | None = None,
     evaluator: Evaluator | None = None,
+    brake: Brake | None = None,
 ) -> dict[str, Any]:
     """Run, or carry on, the search in `folder`; returns the front document.
+
+    Args:
+        evaluator: values candidates in this process, in place of what the settings say.
+        brake: ends the run early without loss, once it is pressed.
 
     Raises:
         InputError: for bad settings, or a folder that belongs to another run.
@@ -44,40 +41,89 @@ def run_search(
         KeyboardInterrupt: after everything finished so far is written.
     """
     plan = prepare(settings)
-    with Store.open(folder) as store:
-        store.pin(plan.pins())
-        _describe(folder, plan)
-        watcher = observer or Silent()
-        for skipped in plan.data.skipped if plan.data else ():
-            watcher.notice(f"skipped: {skipped}")
-        if plan.data and plan.data.not_cached:
-            watcher.notice(f"images are held in memory, not cached: {plan.data.not_cached}")
-        screener = _scorer(plan, plan.prescreen.name) if plan.prescreen else None
-        search = Search(
-            _patient(plan, watcher), store, folder, evaluator or _evaluator(plan), watcher, screener=screener
-        )
-        return search.run()
+    watcher, brake = observer or Silent(), brake or Brake()
+    with Store.open(folder, plan.shape, settings.storage, plan.pins()) as store:
+        earlier = _earlier(plan, folder, store)
+        describe(folder, plan)
+        for words in _notices(plan):
+            watcher.notice(words)
+        engine = _engine(plan, folder, evaluator, watcher, brake)
+        try:
+            screener = _scorer(plan, plan.prescreen.name)() if plan.prescreen else None
+            memory = _memory(plan, earlier, watcher.notice)
+            patient = _patient(plan, watcher)
+            search = Search(
+                patient, store, folder, engine, watcher, brake=brake, screener=screener, memory=memory,
+                earlier=earlier.configs,
+            )  # fmt: skip
+            return search.run()
+        finally:
+            engine.close()
 
 
-def _evaluator(plan: Plan) -> Evaluator:
-    """What values candidates as the plan's proxy says."""
-    if plan.replay is not None:
-        return plan.replay
+def describe(folder: RunFolder, plan: Plan) -> None:
+    """Write `run.json`: how the run was begun stays; what it may be carried on with, and on what, is added."""
+    description = plan.describe(folder.name)
+    if folder.exists():
+        first = folder.read_run()
+        changed = {key: max(first["settings"][key], description["settings"][key]) for key in ("trials", "time_s")}
+        where = {key: description["settings"][key] for key in ("engine", "workers")}
+        parts = ("versions", "machine", "git_revision")
+        session = {"settings": {**changed, **where}, **{part: description[part] for part in parts}}
+        description = {
+            **first,
+            "settings": {**first["settings"], **changed},
+            "carried_on": [*first.get("carried_on", []), session],
+        }
+    folder.write_run(description)
+
+
+def _notices(plan: Plan) -> list[str]:
+    """What a user should know before the first candidate."""
+    data = plan.data
+    words = [f"skipped: {skipped}" for skipped in (data.skipped if data else ())]
+    if data and data.not_cached:
+        words.append(f"images are held in memory, not cached: {data.not_cached}")
+    if plan.sampler.why:
+        words.append(f"sampler {plan.sampler.name}: {plan.sampler.why}")
+    if plan.engine != "in-process" and plan.target.name.startswith("cpu-"):
+        words.append(f"{plan.target.name} is measured beside trainings on the same cores: latencies come out too long")
+    return words
+
+
+def _engine(plan: Plan, folder: RunFolder, evaluator: Evaluator | None, watcher: Observer, brake: Brake) -> Engine:
+    """Where the work is done. What is looked up costs nothing, and is looked up here."""
+    if evaluator is not None or plan.replay is not None:
+        given = evaluator or plan.replay
+        assert given is not None
+        return InProcess(given)
+    settings = plan.settings
+    make = _factory(plan, folder.path, brake.pressed if plan.engine == "in-process" else None)
+    return open_engine(
+        plan.engine,
+        EngineSettings(
+            make, folder.path, settings.workers, settings.threads, settings.device, settings.ray_address, watcher.notice
+        ),
+    )
+
+
+def _factory(plan: Plan, folder: Path, stop: Callable[[], bool] | None) -> EvaluatorFactory:
+    """What values candidates as the plan's proxy says, to be made where it works."""
     if plan.proxy.scores:
         return _scorer(plan, plan.proxy.argument)
     assert plan.data is not None
     assert plan.recipe is not None
-    return InProcessEvaluator(
-        plan.data, plan.recipe, relative_size=plan.space.relative_size, device=plan.settings.device,
-        threads=plan.settings.threads,
+    return TrainerFactory(
+        plan.source, plan.recipe, plan.ladder, plan.space.relative_size, folder, plan.settings.device,
+        plan.settings.threads, (plan.data,), shipped=plan.engine == "ray", stop=stop,
     )  # fmt: skip
 
 
-def _scorer(plan: Plan, name: str) -> ZeroCostEvaluator:
+def _scorer(plan: Plan, name: str) -> ScorerFactory:
     assert plan.data is not None
-    return ZeroCostEvaluator(
-        name, plan.data, relative_size=plan.space.relative_size, device=plan.settings.device,
-        threads=plan.settings.threads,
+    return ScorerFactory(
+        name, plan.source, plan.data.image_size, plan.space.relative_size, plan.settings.device,
+        plan.settings.threads, (plan.data,), shipped=plan.engine == "ray",
     )  # fmt: skip
 
 
@@ -87,3 +133,29 @@ def _patient(plan: Plan, observer: Observer) -> Plan:
     stand_in = None if plan.stand_in is None else StandIn(plan.stand_in)
     patience = Patience(time.monotonic() + SEARCH_SHARE * settings.time_s, stand_in, settings.patience_s)
     return plan._replace(target=PatientTarget(plan.target, patience, observer.notice))
+
+
+def _earlier(plan: Plan, folder: RunFolder, store: Store) -> Earlier:
+    """What the run begins with; once begun, always the same candidates, whatever becomes of the other run."""
+    settings = plan.settings
+    name = settings.from_run or settings.configs_from
+    if name is None:
+        return Earlier()
+    begun = store.remembered("earlier")
+    try:
+        found = load_earlier(find_run(name, folder.path.parent), plan, with_values=settings.from_run is not None)
+    except InputError:
+        if begun is None:
+            raise
+        found = Earlier()
+    if begun is None:
+        store.remember("earlier", [plan.space.params(config) for config in found.configs])
+        return found
+    return found._replace(configs=tuple(plan.space.config(params) for params in begun))
+
+
+def _memory(plan: Plan, earlier: Earlier, notice: Callable[[str], None]) -> Memory:
+    if plan.replay is not None or plan.recipe is None or not plan.proxy.trains:
+        return NoMemory()
+    assert plan.data is not None
+    return Recall.of(plan, earlier, notice)

@@ -1,10 +1,12 @@
 """`RunSettings`: everything that decides what a run does, frozen, with each default in one place."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mvit_search.architecture.config import known_fields, validation_input_error
+from mvit_search.records.objectives import DEFAULT_OBJECTIVES
+from mvit_search.search.ladder import DEFAULT_ETA
 
 DEFAULT_TRIALS = 24
 DEFAULT_TIME_S = 330.0
@@ -34,6 +36,19 @@ class RunSettings(BaseModel):
         epochs, proxy_size: override the recipe's.
         stand_in: predicted target that stands in for a measurement server that does not answer; None waits for it.
         patience_s: seconds without an answer after which it does.
+        objectives: what the front weighs: `top1` and costs (records/objectives.py).
+        max_macs, max_memory_bytes (peak activations, 16 bit), max_weight_bytes, max_latency_ms: further hard limits.
+        min_top1: least top-1 (0..1) of a point of the front.
+        fidelity: `full` trains each candidate to the end of the recipe; `halving` in rungs, the best of each go on.
+        eta: of so many candidates at a rung one goes on.
+        rungs: `1,3,9`, see `search.ladder.parse_rungs`; None divides the recipe's epochs by eta.
+        engine: where trainings run: `in-process`, `pool`, `ray`; None is `pool` with several workers, else in-process.
+        workers: trainings at once; None lets the engine choose.
+        ray_address: of a running cluster; None starts one on this machine.
+        storage: URL of a database; None is a file in the run's folder.
+        cache: whether trainings of earlier runs are taken over where they are the same, and these kept for later ones.
+        from_run: a run whose records are taken over, or whose candidates alone (`configs_from`).
+        replay_run: a run whose order of events is gone through again.
         threads: torch threads of a training. One by default: it is as fast on small images, it is not hurt by other
             work on the machine, and results do not depend on the number of cores.
     """
@@ -59,6 +74,23 @@ class RunSettings(BaseModel):
     proxy_size: int | None = Field(default=None, ge=16)
     device: str = "cpu"
     threads: int = Field(default=1, ge=1)
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
+    max_macs: int | None = Field(default=None, ge=1)
+    max_memory_bytes: int | None = Field(default=None, ge=1)
+    max_weight_bytes: int | None = Field(default=None, ge=1)
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    min_top1: float | None = Field(default=None, ge=0, lt=1)
+    fidelity: Literal["full", "halving"] = "full"
+    eta: int = Field(default=DEFAULT_ETA, ge=2, le=1000)
+    rungs: str | None = None
+    engine: str | None = None
+    workers: int | None = Field(default=None, ge=1, le=10_000)
+    ray_address: str | None = None
+    storage: str | None = None
+    cache: bool = True
+    from_run: str | None = None
+    configs_from: str | None = None
+    replay_run: str | None = None
     stand_in: str | None = None
     patience_s: float = Field(default=DEFAULT_PATIENCE_S, gt=0)
 
