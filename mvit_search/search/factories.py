@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 from mvit_search.data import ImageSet
 from mvit_search.proxy import Recipe
@@ -45,13 +47,17 @@ class TrainerFactory:
         Raises:
             InputError: as in `load_data`.
         """
-        folder = _seen(self.folder)
+        seen = self.folder.is_dir()
+        folder = self.folder if seen else Path(mkdtemp(prefix="mvit-search-"))
         images = RungData(self.source, self.data)
         images.at(self.ladder.recipe_of(self.ladder.top, self.recipe).image_size)
-        return LadderTrainer(
+        trainer = LadderTrainer(
             images, self.recipe, self.ladder, folder, relative_size=self.relative_size, device=self.device,
             threads=self.threads, stop=self.stop or (folder / STOP_FILE).exists,
         )  # fmt: skip
+        if not seen:
+            finalize(trainer, rmtree, folder, ignore_errors=True)
+        return trainer
 
     def __getstate__(self) -> dict[str, Any]:
         sides = {self.ladder.recipe_of(rung, self.recipe).image_size for rung in range(len(self.ladder.rungs))}
@@ -90,7 +96,3 @@ class ScorerFactory:
 def _carried(source: DataSource, loaded: tuple[ImageSet, ...], sides: set[int]) -> tuple[ImageSet, ...]:
     images = RungData(source, loaded)
     return tuple(plain(images.at(side)) for side in sorted(sides))
-
-
-def _seen(folder: Path) -> Path:
-    return folder if folder.is_dir() else Path(mkdtemp(prefix="mvit-search-"))

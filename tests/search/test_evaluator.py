@@ -1,5 +1,6 @@
 """Training along the ladder: the same bits whichever way it was cut; what fails is told by kind; a real spawn."""
 
+import gc
 import multiprocessing
 import pickle
 import threading
@@ -379,9 +380,13 @@ def test_a_stop_file_stops_a_worker(tmp_path: Path) -> None:
 def test_a_worker_elsewhere_uses_a_folder_of_its_own(tmp_path: Path) -> None:
     away = tmp_path / "not" / "here"
     made = factory(away)()
-    assert made.folder.is_dir()
+    folder = made.folder
+    assert folder.is_dir()
     assert made.evaluate(Task(TINY, 0)).value is not None
     assert not away.exists()
+    del made
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_data_that_are_gone_are_told_as_a_worker_begins(tmp_path: Path) -> None:

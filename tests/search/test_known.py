@@ -1,6 +1,5 @@
 """The evaluations of other runs: found again by what decides them, whatever happens to the file."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -172,53 +171,67 @@ def test_it_lies_beside_the_cache_of_pictures_and_is_off_where_that_is(
 # Many processes, and killed ones.
 
 
-def write(path: Path, start: int, count: int, barrier: Any) -> None:
-    told = Notices()
-    barrier.wait()
-    known = told.opening(path)  # the file is made by all at once
-    for number in range(start, start + count):
-        known.put(key(number), DONE)
-    known.close()
-    assert told == []
+WRITER = """
+import sys
+from pathlib import Path
+from mvit_search.search.known import KnownEvaluations
+from mvit_search.search.task import Evaluation
+
+path, start, end = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
+known = KnownEvaluations(path, lambda words: sys.exit(words))
+for number in range(start, end):
+    known.put(f"{number:064x}", Evaluation(0.5, 3.25, image_steps=640))
+    print(number, flush=True)
+known.close()
+"""
+
+
+def writer(path: Path, start: int, end: int) -> "subprocess.Popen[str]":
+    """A process that keeps keys of these numbers once it is told to begin, and says which it has kept."""
+    command = [sys.executable, "-c", WRITER, str(path), str(start), str(end)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def begin(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def ready(process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
 
 
 def test_several_processes_write_at_once(path: Path, told: Notices) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
-    # The ranges overlap, so that processes also meet at the same keys.
-    writers = [context.Process(target=write, args=(path, 60 * one, 90, barrier)) for one in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
+    """They begin together, so that all make the file; and meet at the same keys too."""
+    with writer(path, 0, 90) as one, writer(path, 60, 150) as other:
+        ready(one)
+        ready(other)
+        begin(one)
+        begin(other)
+        for process in (one, other):
+            _, errors = process.communicate(timeout=60)
+            assert (process.returncode, errors) == (0, "")
     known = told.opening(path)
-    assert all(known.get(key(number)) for number in range(60 + 90))
+    assert all(known.get(key(number)) for number in range(150))
     assert told == []
 
 
-def test_a_writer_that_is_killed_leaves_all_it_had_written(path: Path, told: Notices) -> None:
-    """Says what it has kept, and is killed in the middle of the next."""
-    code = (
-        "import sys, pathlib\nfrom mvit_search.search.known import KnownEvaluations\n"
-        "from mvit_search.search.task import Evaluation\n"
-        "known = KnownEvaluations(pathlib.Path(sys.argv[1]), print)\n"
-        "for number in range(int(sys.argv[2]), 10**9):\n"
-        "    known.put(f'{number:064x}', Evaluation(0.5, 3.25, image_steps=640))\n"
-        "    print(number, flush=True)\n"
-    )
-    start = 0
-    for delay in (0.0, 0.01):
-        with subprocess.Popen([sys.executable, "-c", code, path, str(start)], stdout=subprocess.PIPE, text=True) as one:
-            assert one.stdout is not None
-            one.stdout.readline()
-            time.sleep(delay)
-            one.send_signal(signal.SIGKILL)
-            last = [int(line) for line in one.stdout.read().split("\n") if line.isdecimal()]
-            start = max([start, *last]) + 1
-        known = told.opening(path)
-        assert all(known.get(key(number)) for number in range(start))
-        known.close()
+@pytest.mark.parametrize("delay", [0.0, 0.01])
+def test_a_writer_that_is_killed_leaves_all_it_had_written(path: Path, told: Notices, delay: float) -> None:
+    with writer(path, 0, 10**9) as one:
+        ready(one)
+        begin(one)
+        assert one.stdout is not None
+        one.stdout.readline()
+        time.sleep(delay)
+        one.send_signal(signal.SIGKILL)
+        said = one.stdout.read().split("\n")[:-1]  # the last line may be torn
+    known = told.opening(path)
+    assert all(known.get(key(number)) for number in range(len(said) + 1))
     assert told == []
 
 
