@@ -1,6 +1,7 @@
 """Files: atomic writing, and finding the content that ships beside the package."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -30,3 +31,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sweep_temporary(folder: Path) -> None:
+    """Remove what `write_atomically` leaves in a folder when it is killed. Only where nobody else writes there."""
+    for path in folder.iterdir():
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name):
+            path.unlink(missing_ok=True)

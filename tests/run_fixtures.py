@@ -8,10 +8,22 @@ from typing import Any
 
 from mvit_search.architecture import PRESETS, MobileViTConfig
 from mvit_search.profile import cost
-from mvit_search.records import LatencyFact, Record, RunFolder, hypervolume, pareto_front
+from mvit_search.records import (
+    DEFAULT_OBJECTIVES,
+    Evaluated,
+    LatencyFact,
+    Record,
+    RunFolder,
+    hypervolume,
+    indistinguishable,
+    pareto_front,
+)
 from mvit_search.space import load_space
 
 WORST_LATENCY_MS = 20.0
+THREE_OBJECTIVES = ("top1", "latency_ms", "peak_activation_bytes")
+LADDER = (1, 3, 9)
+"""Epochs of the rungs of a run with successive halving."""
 _SOURCE = "predicted: iphone12 calibration 2026-11, leave-one-out MAPE 9.9 %"
 _PROTOCOL = "made up for tests"
 
@@ -59,6 +71,47 @@ def make_records(count: int = 25, *, budget: int = 6_000_000, seed: int = 0) -> 
     while waiting := {r.number for r in (*pareto_front(records), *records[:3]) if r.top1_std is None}:
         records = [_with_seeds(record, rng) if record.number in waiting else record for record in records]
     return tuple(records)
+
+
+def make_halving_records(count: int = 40, objectives: Sequence[str] = DEFAULT_OBJECTIVES) -> tuple[Record, ...]:
+    """`make_records`, of which two thirds were stopped at one of the lower rungs of `LADDER`."""
+    records = list(make_records(count))
+    kept = {record.number for record in (*pareto_front(records, objectives), *records[:3])}
+    for record in records:
+        if record.outcome == "failed":
+            records[record.number] = record.model_copy(update={"failure": "diverged"})
+            continue
+        top = 2 if record.number in kept or record.number % 3 == 0 else record.number % 2
+        evaluations = tuple(
+            Evaluated(seed=0, rung=rung, epochs=LADDER[rung], value=record.top1 - 0.12 * (2 - rung), seconds=1.0)
+            for rung in range(top + 1)
+        )
+        stopped = {"outcome": "stopped", "top1_by_seed": {}} if top < 2 else {}
+        records[record.number] = record.model_copy(update={"evaluations": evaluations, **stopped})
+    return tuple(records)
+
+
+def make_halving_document(
+    run: str, records: Sequence[Record], objectives: Sequence[str] = DEFAULT_OBJECTIVES
+) -> dict[str, Any]:
+    """The front document of a run with successive halving, several limits and perhaps further objectives."""
+    front = pareto_front(records, objectives)
+    reference = {"latency_ms": WORST_LATENCY_MS, "peak_activation_bytes": 2e7, "params": 1.2e7}
+    costs = [key for key in objectives if key != "top1"]
+    points = [(*(getattr(record, key) for key in costs), record.top1) for record in front]
+    level = indistinguishable(front, [record for record in records if record.name]) or {}
+    rows = [record.row(run) for record in front]
+    for row, record in zip(rows, front, strict=True):
+        row["indistinguishable_from"] = [f"{run}/{number}" for number in level[record.number]]
+    failed = [record.failure for record in records if record.outcome == "failed"]
+    return make_document(run, records) | {
+        "objectives": list(objectives), "ladder": [str(epochs) for epochs in LADDER], "eta": 3,
+        "limits": {"params": 6_000_000, "macs": 2_500_000_000, "latency_ms": 12.0, "min_top1": 0.5},
+        "stopped": sum(record.outcome == "stopped" for record in records), "remembered": 2,
+        "failures": {reason: failed.count(reason) for reason in dict.fromkeys(failed)},
+        "hypervolume": hypervolume(points, *(reference[key] for key in costs)),
+        "hypervolume_reference": {"top1": 0.0} | {key: reference[key] for key in costs}, "front": rows,
+    }  # fmt: skip
 
 
 def make_document(

@@ -1,6 +1,7 @@
 """The front page: choose a run, see its front, pick a candidate, take its config and export command."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -23,6 +24,7 @@ from mvit_search.analysis import (
     verdict_sentences,
 )
 from mvit_search.analysis.figures import PLOT_CONFIG, front_figure
+from mvit_search.analysis.objective_words import COSTS, costs
 from mvit_search.analysis.proxy_words import proxy_words, value_text
 from mvit_search.analysis.run_facts import STATES, export_command, how_it_ended, resume_command, run_facts
 from mvit_search.analysis.tables import (
@@ -31,6 +33,9 @@ from mvit_search.analysis.tables import (
     front_rows,
     latency_cell,
     latency_title,
+    rung_text,
+    stopped_rows,
+    stopped_value_text,
 )
 from mvit_search.errors import MvitSearchError
 from mvit_search.records import RunFolder, run_names
@@ -39,7 +44,7 @@ PATH = "/"
 TITLE = "Front"
 
 _REFRESH_MS = 3000
-_FIGURE = {"height": "560px"}
+_MOST_STOPPED = 50
 _NO_FIGURE = {"display": "none"}
 
 
@@ -136,8 +141,8 @@ def _page(folder: RunFolder, results_dir: Path, picked: str | None) -> tuple[Any
         _state(front),
         _carry_on(how_it_ended(front), folder, results_dir) + sentences,
         figure,
-        _FIGURE,
-        _table(front, picked),
+        {"height": f"{figure.layout.height}px"},
+        [_table(front, picked), *_stopped(front, candidates, picked)],
         _candidate(point, front, folder, results_dir),
         html.Details([html.Summary("What was run"), html.Ul(facts)]),
         front.state != "running",
@@ -172,8 +177,11 @@ def _linked(search: str | None, run: str | None) -> str | None:
 
 def _state(front: FrontDocument) -> list[Component]:
     words = "running, looks again every 3 s" if front.state == "running" else STATES.get(front.state, front.state)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in front.failures.items())
+    failed = f"{front.failed} failed{f' ({reasons})' if reasons else ''}"
+    stopped = f", {front.stopped} stopped at a lower rung" if front.stopped else ""
     counts = (
-        f"{front.evaluated} {proxy_words(front).done}, {front.failed} failed, {front.rejected} rejected before training"
+        f"{front.evaluated} {proxy_words(front).done}{stopped}, {failed}, {front.rejected} rejected before training"
     )
     return [html.Span(words, className=f"badge {front.state}"), html.Span(counts)]
 
@@ -186,13 +194,28 @@ def _table(front: FrontDocument, picked: str | None) -> Component:
         html.Div(
             html.Table([
                 html.Thead(html.Tr([html.Th(column, scope="col") for column in found.columns])),
-                _group("Pareto front, fastest first", found, picked, has_button=frozenset()),
+                _group(f"Pareto front, {COSTS[costs(front)[0]].order}", found, picked, has_button=frozenset()),
                 # Two buttons of one identity are an error in Dash, so one on the front has its button there.
                 _group("Presets beside it", presets, picked, has_button=frozenset(row.ref for row in found.entries)),
             ]),
             className="scroll", role="region", tabIndex=0, **_labelled("Front and presets"),
         ),
     ])  # fmt: skip
+
+
+def _stopped(front: FrontDocument, candidates: Sequence[Point], picked: str | None) -> list[Component]:
+    """The candidates that were stopped, folded up unless one of them is picked."""
+    table = stopped_rows(front, candidates, _MOST_STOPPED)
+    if not table.entries:
+        return []
+    head = html.Thead(html.Tr([html.Th(column, scope="col") for column in table.columns]))
+    title = "Of shorter trainings than the front, furthest first"
+    rows = html.Table([head, _group(title, table, picked, has_button=frozenset())])
+    is_open = any(row.ref == picked for row in table.entries)
+    count = sum(point.stopped_at is not None for point in candidates)
+    label = f"Stopped at a lower rung: {count}" + (f", {len(table.entries)} shown" if count > _MOST_STOPPED else "")
+    whole = html.Div(rows, className="scroll", role="region", tabIndex=0, **_labelled("Stopped candidates"))
+    return [html.Details([html.Summary(label), whole], open=is_open)]
 
 
 def _group(title: str, table: Table, picked: str | None, *, has_button: frozenset[str | None]) -> Component:
@@ -219,6 +242,12 @@ def _candidate(point: Point | None, front: FrontDocument, folder: RunFolder, res
         ("MACs", format_count(point.macs)),
         ("Peak activations", bytes_text(point.peak_activation_bytes)),
     ]
+    if point.stopped_at is not None:
+        cells[0] = ("Top-1 where it stopped", stopped_value_text(point))
+    if front.rungs > 1:
+        cells.append(("Rung", rung_text(point, front)))
+    if "weight_bytes" in front.objectives:
+        cells.append(("Weights", bytes_text(point.weight_bytes)))
     tiles = [html.Div([html.Dt(label), html.Dd(text)]) for label, text in cells]
     command = export_command(_reference(point, folder, results_dir))
     rows = [html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in stage_rows(point.config)]

@@ -3,7 +3,7 @@
 Drawing lives in `figures`, which loads plotly; nothing here does before a report is written, or loads torch.
 """
 
-from mvit_search.analysis.comparison import Comparison, comparisons, seed_spread, verdict, verdict_sentences
+from mvit_search.analysis.comparison import Comparison, comparisons, seed_noise, verdict, verdict_sentences
 from mvit_search.analysis.figure_data import FrontFigureData, ProgressData, front_figure_data, progress_data
 from mvit_search.analysis.front_document import FrontDocument, Point, candidate_points, read_document
 from mvit_search.analysis.liveness import is_alive, read_front_now
@@ -15,5 +15,5 @@ __all__ = [
     "STAGE_COLUMNS", "Comparison", "FrontDocument", "FrontFigureData", "Point", "ProgressData", "StageRow",
     "Table", "TableRow", "baseline_table", "candidate_points", "comparisons", "front_figure_data",
     "front_table", "is_alive", "latency_source", "progress_data", "read_document", "read_front_now", "report_html",
-    "seed_spread", "stage_rows", "stage_summary", "verdict", "verdict_sentences", "write_report",
+    "seed_noise", "stage_rows", "stage_summary", "verdict", "verdict_sentences", "write_report",
 ]  # fmt: skip

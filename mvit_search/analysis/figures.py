@@ -28,29 +28,31 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 def front_figure(data: FrontFigureData, selected: str | None = None) -> go.Figure:
     """All trained candidates faint, the front as a staircase with intervals, presets as stars.
 
-    `customdata` of every point is its reference; `selected` rings the point of that reference.
+    With a further objective the front is no staircase: its marks are coloured by that. Candidates that were stopped at
+    a lower rung are hollow. `customdata` of every point is its reference; `selected` rings the point of that reference.
     """
-    figure = go.Figure(layout=_layout(data.title, data.subtitle, data.latency_axis, data.value_axis))
+    figure = go.Figure(layout=_layout(data.title, data.subtitle, data.cost_axis, data.value_axis))
+    if data.stopped:
+        hollow = {"symbol": "circle-open", "color": GREY, "size": 7, "opacity": 0.55, "line": {"width": 1.2}}
+        figure.add_trace(_scatter("Stopped at a lower rung, value there", data.stopped, hollow))
     if data.candidates:
         figure.add_trace(_scatter(f"{data.done.capitalize()} candidates", data.candidates, _dot(GREY, 8, opacity=0.6)))
     if data.front:
-        line: dict[str, object] = {"shape": "hv", "width": 2, "color": BLUE}
-        dots = _dot(BLUE, 10)
-        figure.add_trace(_scatter("Pareto front", data.front, dots, bars=BLUE, mode="lines+markers", line=line))
+        figure.add_trace(_front(data))
+    if data.colour_axis and data.front:
+        figure.update_layout(height=620, margin={"b": 176})
     if data.presets:
         figure.add_trace(_presets(data))
     if selected and (mark := _find(data, selected)):
         figure.add_trace(_ring(mark))
-    if not data.front and not data.candidates:
+    if not data.front and not data.candidates and not data.stopped:
         _say_empty(figure, f"No candidate has been {data.done} yet")
     return figure
 
 
 def progress_figure(data: ProgressData) -> go.Figure:
     """The dominated share over finished candidates."""
-    subtitle = (
-        f"Share of the box from 0 to {data.worst_latency_ms:.1f} ms and 0 to 100 % top-1 that the front dominates"
-    )
+    subtitle = f"Share of the box from {data.box} that the front dominates"
     layout = _layout("How the front grew", subtitle, "Finished candidates, in order", "Hypervolume (%)")
     figure = go.Figure(layout=layout)
     hover = "After candidate %{x}<br>hypervolume %{y:.2f} %<extra></extra>"
@@ -62,6 +64,22 @@ def progress_figure(data: ProgressData) -> go.Figure:
     if not data.numbers:
         _say_empty(figure, "No candidate has finished yet")
     return figure
+
+
+def _front(data: FrontFigureData) -> go.Scatter:
+    if data.staircase:
+        line: dict[str, object] = {"shape": "hv", "width": 2, "color": BLUE}
+        return _scatter("Pareto front", data.front, _dot(BLUE, 10), bars=BLUE, mode="lines+markers", line=line)
+    # Below the axis, where a narrow screen has room too; its title stands in the legend under it.
+    bar = {
+        "orientation": "h", "thickness": 10, "len": 1.0, "x": 0.0, "xanchor": "left", "yref": "container",
+        "y": 0.15, "yanchor": "bottom", "outlinewidth": 0,
+    }  # fmt: skip
+    coloured = {
+        "color": [mark.colour for mark in data.front], "colorscale": "Viridis", "colorbar": bar, "size": 13,
+        "line": {"width": 1, "color": "white"},
+    }  # fmt: skip
+    return _scatter(f"Pareto front, colour: {data.colour_axis}", data.front, coloured, bars=BLUE)
 
 
 def _presets(data: FrontFigureData) -> go.Scatter:
@@ -78,13 +96,13 @@ def _scatter(
 ) -> go.Scatter:  # fmt: skip
     thin = {"thickness": 1.2, "width": 4, "color": _PALE.get(bars or "", GREY)}
     across = {
-        "type": "data", "symmetric": False, "array": [m.right_ms for m in marks],
-        "arrayminus": [m.left_ms for m in marks], **thin,
+        "type": "data", "symmetric": False, "array": [m.right for m in marks],
+        "arrayminus": [m.left for m in marks], **thin,
     }  # fmt: skip
     upright = {"type": "data", "array": [m.value_std for m in marks], **thin}
     return go.Scatter(
-        name=name,
-        x=[mark.latency_ms for mark in marks],
+        name=escape(name),
+        x=[mark.cost for mark in marks],
         y=[mark.value for mark in marks],
         mode=mode,
         line=line,
@@ -109,11 +127,11 @@ def _dot(color: str, size: int, opacity: float = 1.0) -> dict[str, object]:
 
 def _ring(mark: Mark) -> go.Scatter:
     ring = {"symbol": "circle-open", "size": 22, "color": INK, "line": {"width": 2.5}}
-    return go.Scatter(name="Picked", x=[mark.latency_ms], y=[mark.value], mode="markers", marker=ring, hoverinfo="skip")
+    return go.Scatter(name="Picked", x=[mark.cost], y=[mark.value], mode="markers", marker=ring, hoverinfo="skip")
 
 
 def _find(data: FrontFigureData, ref: str) -> Mark | None:
-    marks = (*data.front, *data.presets, *data.candidates)
+    marks = (*data.front, *data.presets, *data.candidates, *data.stopped)
     return next((mark for mark in marks if mark.ref == ref), None)
 
 
@@ -137,7 +155,8 @@ def _layout(title: str, subtitle: str, x_title: str, y_title: str) -> go.Layout:
         yaxis=axis(y_title),
         height=560,
         margin={"l": 70, "r": 24, "t": 84, "b": 110},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.17, "yanchor": "top"},
+        # From the figure's own edge: measured from the plot's, it moves when a redrawn figure gets other margins.
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.01, "yanchor": "bottom"},
         hoverlabel={"align": "left", "bgcolor": "white", "bordercolor": GREY, "font": {"color": INK}},
         hovermode="closest",
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import InputError
-from mvit_search.records import Record
+from mvit_search.records import DEFAULT_OBJECTIVES, OBJECTIVES, Record
 
 # Bounded as the command line bounds what it reads, so that no figure of a foreign file is beyond printing.
 Count = Annotated[int, Field(ge=0, lt=10**18)]
@@ -24,11 +24,26 @@ CUT_SHORT = "cut short"
 _FAMILY_NAMES = {"mobilevit": "MobileViT", "mobilevitv2": "MobileViTv2"}
 
 
+class Valuation(BaseModel):
+    """One valuation of a candidate, as `records.Evaluated` has it, at a rung of the run's ladder."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    rung: Count = 0
+    epochs: Count = 0
+    value: Score | None = None
+
+
 class Point(BaseModel):
     """A row of the document: a front point, a candidate or a preset. The keys are those of `Record.row`.
 
     A preset that was not trained has no `top1`, and its own name as `ref`. Where a run scored its candidates and
-    trained none, they have `score` in the place of `top1`.
+    trained none, they have `score` in the place of `top1`. One that was stopped at a lower rung has neither, only what
+    `evaluations` say.
+
+    Attributes:
+        within: whether it keeps the limits that only training or measuring shows.
+        indistinguishable_from: references of neighbours on the front that its seeds do not tell it apart from; None
+            where that is not known.
     """
 
     # Other keys may join the contract, so unknown ones are no error.
@@ -38,6 +53,7 @@ class Point(BaseModel):
     outcome: Text = "trained"
     params: Count
     macs: Count
+    weight_bytes: Count | None = None
     peak_activation_bytes: Count | None = None
     latency_ms: Milliseconds | None = None
     latency_low_ms: Milliseconds | None = None
@@ -50,13 +66,28 @@ class Point(BaseModel):
     score_std: Annotated[Score, Field(ge=0)] | None = None
     score_by_seed: dict[str, Score] = Field(default_factory=dict)
     error: Text | None = None
+    failure: Text | None = None
+    within: bool = True
+    evaluations: tuple[Valuation, ...] = ()
+    indistinguishable_from: tuple[Text, ...] | None = None
     digest: Text | None = None
     config: MobileViTConfig | None = None
 
     @property
     def plotted(self) -> bool:
-        """Whether it has both coordinates."""
+        """Whether it has a latency and a value at full fidelity."""
         return self.latency_ms is not None and self.value is not None
+
+    @property
+    def stopped_at(self) -> Valuation | None:
+        """What a candidate that was stopped reached, at the highest rung that it was valued at; else None.
+
+        Never to be shown as a `value`: it comes from a shorter training than the values of others.
+        """
+        valued = [valuation for valuation in self.evaluations if valuation.value is not None]
+        if self.outcome != "stopped" or not valued:
+            return None
+        return max(valued, key=lambda valuation: valuation.rung)
 
     @property
     def value(self) -> float | None:
@@ -97,7 +128,12 @@ class FrontDocument(BaseModel):
         state: `running`, `finished`, `stopped` (by its user), `failed` (by an error); `CUT_SHORT` if it was killed.
         proxy: what values come from: `training`, `zero-cost:NAME` or `table:FILE`.
         latency_measured: whether the latencies were measured; None where some were, or the document does not say.
-        hypervolume_reference: holds the `latency_ms` that the box ends at.
+        objectives: what the run optimised, the value (`top1`, also where that is a score) first.
+        limits: hard limits by name; shares (0..1), counts, bytes, or milliseconds.
+        ladder: the rungs of a run with successive halving, the full fidelity last; `eta`: of so many one went on.
+        stopped: candidates valued at lower rungs alone; `failures`: how many failed for which reason.
+        remembered: trainings taken over from earlier runs.
+        hypervolume_reference: what the box ends at, for each cost.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -106,6 +142,10 @@ class FrontDocument(BaseModel):
     target: Text = ""
     latency_measured: bool | None = None
     budget: Count | None = None
+    objectives: tuple[Text, ...] = DEFAULT_OBJECTIVES
+    limits: dict[Text, Milliseconds | None] = Field(default_factory=dict)
+    ladder: tuple[Text, ...] = ()
+    eta: Count | None = None
     state: Text = "finished"
     ended_by: Text | None = None
     proxy: Text = "training"
@@ -115,15 +155,30 @@ class FrontDocument(BaseModel):
     rejected: Count = 0
     duplicates: Count = 0
     failed: Count = 0
+    stopped: Count = 0
+    failures: dict[Text, Count] = Field(default_factory=dict)
+    remembered: Count = 0
     hypervolume: Share | None = None
     hypervolume_reference: dict[str, Milliseconds] = Field(default_factory=dict)
     front: tuple[Point, ...] = ()
     baselines: tuple[Point, ...] = ()
 
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if "top1" not in keys or len(keys) < 2 or len({*keys}) < len(keys) or not OBJECTIVES.keys() >= {*keys}:
+            raise ValueError(f"must hold top1 and others of {', '.join(OBJECTIVES)}, each once")
+        return ("top1", *(key for key in keys if key != "top1"))
+
     @property
     def evaluated(self) -> int:
         """Candidates that have a value: trained, or scored where none is trained."""
         return self.trained + self.scored
+
+    @property
+    def rungs(self) -> int:
+        """How many fidelities there are."""
+        return max(1, len(self.ladder))
 
     @property
     def found(self) -> tuple[Point, ...]:

@@ -1,4 +1,4 @@
-// The figures follow the page's light or dark colours; on paper they are light.
+// The figures follow the page's light or dark colours; on paper they are light. Titles wrap on narrow screens.
 (function () {
   "use strict";
   var light = ["#0072B2", "rgba(0,114,178,0.42)", "#D55E00", "rgba(213,94,0,0.5)"];
@@ -29,6 +29,41 @@
     });
   }
 
+  function wrapped(text, letters) {
+    var lines = [""];
+    text.split(" ").forEach(function (word) {
+      var longer = (lines[lines.length - 1] + " " + word).trim();
+      if (longer.length > letters && lines[lines.length - 1]) lines.push(word);
+      else lines[lines.length - 1] = longer;
+    });
+    return lines.join("<br>");
+  }
+
+  function subtitleOf(title) { return (title.subtitle || {}).text || ""; }
+
+  function fitTitles() {
+    document.querySelectorAll(".js-plotly-plot").forEach(function (figure) {
+      var title = figure.layout.title;
+      if (!title || !title.text) return;
+      var given = figure.givenTitle || {
+        text: title.text, subtitle: subtitleOf(title), top: (figure.layout.margin || {}).t || 100
+      };
+      figure.givenTitle = given;
+      // Letters of 17 and 13 pixels, by their mean width, beside the margins.
+      var room = figure.clientWidth - 94;
+      var text = wrapped(given.text, room / 9), subtitle = wrapped(given.subtitle, room / 6.5);
+      if (text === title.text && subtitle === subtitleOf(title)) return;
+      var breaks = function (lines) { return lines.split("<br>").length - 1; };
+      Plotly.relayout(figure, {
+        "title.text": text,
+        "title.subtitle.text": subtitle,
+        "margin.t": given.top + 20 * breaks(text) + 17 * breaks(subtitle),
+      });
+    });
+  }
+
+  fitTitles();
+  window.addEventListener("resize", fitTitles);
   if (prefersDark.matches) paint(true);
   prefersDark.addEventListener("change", function () { paint(prefersDark.matches); });
   window.addEventListener("beforeprint", function () { paint(false); });

@@ -14,6 +14,7 @@ from mvit_search.analysis.comparison import verdict_sentences
 from mvit_search.analysis.figure_data import front_figure_data, progress_data
 from mvit_search.analysis.front_document import FrontDocument, Point, candidate_points, display_target, read_document
 from mvit_search.analysis.liveness import read_front_now
+from mvit_search.analysis.objective_words import COSTS, cost_amount, costs
 from mvit_search.analysis.page import figure_html, footer_html, page_html, scrolling, section, write_page
 from mvit_search.analysis.proxy_words import proxy_words, value_text
 from mvit_search.analysis.run_facts import (
@@ -25,9 +26,19 @@ from mvit_search.analysis.run_facts import (
     run_facts,
 )
 from mvit_search.analysis.stages import STAGE_COLUMNS, stage_rows
-from mvit_search.analysis.tables import Table, TableRow, baseline_rows, front_rows, sourced_latency_text
+from mvit_search.analysis.tables import (
+    Table,
+    TableRow,
+    baseline_rows,
+    front_rows,
+    sourced_latency_text,
+    stopped_rows,
+)
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
+
+_MOST_STOPPED = 100
+"""Rows of candidates that were stopped; whoever wants all has candidates.csv."""
 
 
 def write_report(folder: RunFolder, path: Path) -> Path:
@@ -59,8 +70,8 @@ def report_html(run: Mapping[str, Any], document: Mapping[str, Any], candidates:
     front = read_document(dict(document))
     title = f"{front.run}: MobileViT search for {display_target(front.target) or 'a phone'}"
     body = "\n".join((
-        _header(front), _figures(front, candidates), _front_section(front), _architectures(front),
-        _what_was_run(run, front), _reproduce(run, front), _limits(front), footer_html(),
+        _header(front), _figures(front, candidates), _front_section(front), _stopped_section(front, candidates),
+        _architectures(front), _what_was_run(run, front), _reproduce(run, front), _limits(front), footer_html(),
     ))  # fmt: skip
     return page_html(title, body)
 
@@ -96,14 +107,18 @@ def _key_points(front: FrontDocument) -> str:
     points = [point for point in front.front if point.plotted]
     if not points:
         return ""
-    ends = [(proxy_words(front).most.capitalize(), points[-1])] + ([("Fastest", points[0])] if len(points) > 1 else [])
+    first = costs(front)[0]
+    best = max(points, key=lambda point: point.value or 0.0)
+    least = min(points, key=lambda point: cost_amount(point, first) or 0.0)
+    ends = [(proxy_words(front).most.capitalize(), best)] + ([(COSTS[first].least, least)] if len(points) > 1 else [])
     tiles = "".join(
         f"<div><dt>{label}</dt><dd><strong>{escape(value_text(point))}</strong>"
         f"<span>{escape(sourced_latency_text(point, front))}, {escape(format_count(point.params))} parameters</span>"
         f"<span><code>{escape(point.ref or point.title)}</code></span></dd></div>"
         for label, point in ends
     )
-    tried = f"<span>{front.failed} failed, {front.rejected} proposals over budget</span>"
+    stopped = f"{front.stopped} stopped at a lower rung, " if front.stopped else ""
+    tried = f"<span>{stopped}{front.failed} failed, {front.rejected} proposals over a limit</span>"
     tiles += (
         f"<div><dt>Candidates {proxy_words(front).done}</dt><dd><strong>{front.evaluated}</strong>{tried}</dd></div>"
     )
@@ -118,10 +133,15 @@ def _figures(front: FrontDocument, candidates: Sequence[Point]) -> str:
         "Bars across: interval of the latency. Bars upright: standard deviation over seeds. Point at a mark for"
         " its facts; drag to zoom, double-click to return."
     )
+    if front.stopped:
+        caption += (
+            " Hollow: candidates that were stopped at a lower rung, at the value of that shorter training; not"
+            " comparable with the others."
+        )
     parts = [f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"]
-    worst_ms = front.hypervolume_reference.get("latency_ms")
-    if front.hypervolume is not None and worst_ms and worst_ms > 0 and len(candidates) > 1:
-        grown = figure_html("progress-figure", progress_figure(progress_data(candidates, worst_ms)))
+    has_box = all(front.hypervolume_reference.get(key, 0) > 0 for key in costs(front))
+    if front.hypervolume is not None and has_box and len(candidates) > 1:
+        grown = figure_html("progress-figure", progress_figure(progress_data(front, candidates)))
         parts.append(f"<figure>{grown}</figure>")
     return section("The front", "".join(parts))
 
@@ -130,7 +150,10 @@ def _front_section(front: FrontDocument) -> str:
     found, presets = front_rows(front), baseline_rows(front)
     if not found.entries and not presets.entries:
         return ""
-    groups = [("Pareto front, fastest first", found.entries), ("Presets, same proxy", presets.entries)]
+    groups = [
+        (f"Pareto front, {COSTS[costs(front)[0]].order}", found.entries),
+        ("Presets, same proxy", presets.entries),
+    ]
     body = "".join(
         f'<tbody><tr class="group"><th colspan="{len(found.columns)}" scope="rowgroup">{label}</th></tr>'
         f"{''.join(map(_table_row, rows))}</tbody>"
@@ -138,6 +161,20 @@ def _front_section(front: FrontDocument) -> str:
         if rows
     )
     return section("Front and presets", scrolling(f"<table>{_head(found)}{body}</table>", "Front and presets"))
+
+
+def _stopped_section(front: FrontDocument, candidates: Sequence[Point]) -> str:
+    table = stopped_rows(front, candidates, _MOST_STOPPED)
+    if not table.entries:
+        return ""
+    count = sum(point.stopped_at is not None for point in candidates)
+    which = f"The {len(table.entries)} that came furthest, of {count}" if count > len(table.entries) else f"{count}"
+    body = f"<tbody>{''.join(map(_table_row, table.entries))}</tbody>"
+    whole = scrolling(f"<table>{_head(table)}{body}</table>", "Stopped candidates")
+    words = "Their top-1 is that of the rung they reached, of a shorter training than the front's."
+    return section(
+        "Stopped at a lower rung", f"<p>{words}</p><details><summary>{which} candidates</summary>{whole}</details>"
+    )
 
 
 def _table_row(row: TableRow) -> str:
@@ -158,7 +195,8 @@ def _architectures(front: FrontDocument) -> str:
     shown = [point for point in front.front if point.config is not None]
     if not shown:
         return ""
-    blocks = "".join(_architecture(front, point, is_open=index == len(shown) - 1) for index, point in enumerate(shown))
+    best = max(shown, key=lambda point: point.value or 0.0)
+    blocks = "".join(_architecture(front, point, is_open=point is best) for point in shown)
     return section("Architectures", f"<p>Stage by stage; the {proxy_words(front).most} is open.</p>{blocks}")
 
 

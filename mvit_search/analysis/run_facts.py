@@ -1,15 +1,18 @@
 """`run.json` and the front document in words: what was run, how to run it again, what the numbers are worth."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvit_search._quantities import format_count
-from mvit_search.analysis.comparison import seed_spread
+from mvit_search.analysis.comparison import seed_noise
 from mvit_search.analysis.front_document import CUT_SHORT, FrontDocument, display_target
+from mvit_search.analysis.objective_words import COSTS, costs, listed
 from mvit_search.analysis.proxy_words import difference_text, proxy_words
 from mvit_search.analysis.tables import latency_source
+from mvit_search.records import DEFAULT_OBJECTIVES, SeedNoise
 
 _RESULTS_DIR = Path("results")
 """Where a run goes, and is looked for, without `--results-dir`."""
@@ -24,7 +27,10 @@ _FLAGS = {
     "seed": "seed", "sampler": "sampler", "final_seeds": "final-seeds", "num_classes": "num-classes",
     "images": "images", "epochs": "epochs", "proxy_size": "proxy-size", "device": "device", "threads": "threads",
     "proxy": "proxy", "prescreen": "prescreen", "data_fraction": "data-fraction", "stand_in": "stand-in",
-    "recipe": "recipe", "patience_s": "patience",
+    "recipe": "recipe", "patience_s": "patience", "objectives": "objective", "max_macs": "max-macs",
+    "max_memory_bytes": "max-memory", "max_weight_bytes": "max-weights", "max_latency_ms": "max-latency",
+    "min_top1": "min-top1", "fidelity": "fidelity", "rungs": "rungs", "eta": "eta", "engine": "engine",
+    "workers": "workers",
 }  # fmt: skip
 
 
@@ -38,13 +44,16 @@ class Fact(NamedTuple):
 def run_facts(run: Mapping[str, Any], document: FrontDocument) -> tuple[Fact, ...]:
     """What was run. A fact that `run.json` does not hold is left out, not guessed."""
     facts = (
+        Fact("Objectives", _objectives(document)),
         Fact("Budget", _budget(run, document)),
+        Fact("Other limits", _other_limits(document)),
         Fact("Target", _target(document)),
         Fact("Latency", latency_source(document) if document.latency_sources else ""),
         Fact("Search space", _space(_part(run, "space"))),
         Fact("Data", _data(_part(run, "data"))),
         Fact("Proxy", "" if document.proxy == "training" else f"{document.proxy}: {proxy_words(document).origin}"),
         Fact("Proxy training", _pairs(_part(run, "recipe"))),
+        Fact("Fidelities", _fidelities(document)),
         Fact("Candidates", _counts(document)),
         Fact("Sampler and seed", _sampler(_part(run, "settings"), proxy_words(document).done)),
         Fact("Versions", _pairs(_part(run, "versions"))),
@@ -59,13 +68,24 @@ def reproduce_command(run: Mapping[str, Any], name: str, results_dir: Path = _RE
     settings = _part(run, "settings")
     parts = ["mvit-search", "run"]
     for key, flag in _FLAGS.items():
-        # Patience without a stand-in is a default that changes nothing, and so is training.
-        idle = (key == "patience_s" and not settings.get("stand_in")) or settings.get(key) == "training"
-        if settings.get(key) is not None and not idle:
-            parts += [f"--{flag}", _flag_value(key, settings[key])]
+        if settings.get(key) is not None and not _is_idle(key, settings):
+            values = settings[key] if isinstance(settings[key], (list, tuple)) else [settings[key]]
+            for value in values:
+                parts += [f"--{flag}", _flag_value(key, value)]
     if results_dir != _RESULTS_DIR:
         parts += ["--results-dir", str(results_dir)]
     return shlex.join([*parts, "--name", name])
+
+
+def _is_idle(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting is a default that changes nothing and would only lengthen the command."""
+    return {
+        "patience_s": not settings.get("stand_in"),
+        "proxy": settings.get("proxy") == "training",
+        "objectives": settings.get("objectives") == list(DEFAULT_OBJECTIVES),
+        "fidelity": settings.get("fidelity") == "full",
+        "eta": settings.get("fidelity") != "halving",
+    }.get(key, False)
 
 
 def resume_command(results_dir: Path, name: str) -> str:
@@ -89,22 +109,42 @@ def how_it_ended(document: FrontDocument) -> str:
 
 def limits_of_the_numbers(document: FrontDocument) -> tuple[str, ...]:
     """What a reader must not conclude, one sentence or two each."""
-    spread, words = seed_spread(document), proxy_words(document)
+    noise, words = seed_noise(document), proxy_words(document)
     scores = words.done == "scored"
-    one, many, lucky = ("score", "scores", "scores") if scores else ("accuracy", "trainings", "accuracies")
-    noise, seed = ("the first weights", "seed") if scores else ("training", "training seed")
+    one, lucky = ("score", "scores") if scores else ("accuracy", "accuracies")
+    source, seed = ("the first weights", "seed") if scores else ("training", "training seed")
     return (
         _latency_limit(document),
         words.limit,
-        f"Every {one} comes from one {seed} so far, so no difference can be told from the noise of {noise}."
-        if spread is None
-        else f"Two {many} of the same network differ by about {difference_text(document, spread)} here (seed spread:"
-        " standard deviation of such a difference, pooled over all rows with several seeds). Differences up to that"
-        " are called indistinguishable; one somewhat larger is still no proof.",
+        *_stopped_limit(document),
+        f"Every {one} comes from one {seed} so far, so no difference can be told from the noise of {source}."
+        if noise is None
+        else _noise_words(document, noise),
         f"The front is chosen from many candidates by the same figures that it shows, so its {lucky} lean to the"
         " lucky side. Train a pick in full before relying on it.",
         "MACs count one multiply-add as one; papers print the same figure as FLOPs. Peak activations are computed"
         " from the operator table for fp16 and one image, without a runtime's scratch space.",
+    )
+
+
+def _noise_words(document: FrontDocument, noise: SeedNoise) -> str:
+    many = "scores" if proxy_words(document).done == "scored" else "trainings"
+    seeds = max(len(point.value_by_seed) for point in (*document.front, *document.baselines))
+    return (
+        f"Two {many} of the same network differ by about {difference_text(document, math.sqrt(2) * noise.std)} here"
+        " (standard deviation of such a difference, pooled over all rows with several seeds). Seed noise is what the"
+        f" means of two equal networks stay within 19 times of 20, by Student's t: with {seeds} seeds each"
+        f" {difference_text(document, noise.margin(seeds, seeds))}. Differences up to that are called"
+        " indistinguishable; one somewhat larger is still no proof, for many are looked at."
+    )
+
+
+def _stopped_limit(document: FrontDocument) -> tuple[str, ...]:
+    if not document.stopped:
+        return ()
+    return (
+        f"{document.stopped} candidates were stopped at a lower rung. Their top-1 comes from a shorter training: it is"
+        " drawn hollow, is never on the front, and does not compare with the others.",
     )
 
 
@@ -137,6 +177,28 @@ def _budget(run: Mapping[str, Any], document: FrontDocument) -> str:
     return f"at most {format_count(document.budget)} parameters{counted}"
 
 
+def _objectives(document: FrontDocument) -> str:
+    """Only where they are not what every run had."""
+    if costs(document) == ("latency_ms",):
+        return ""
+    return listed([proxy_words(document).column, *(f"least {COSTS[key].noun}" for key in costs(document))])
+
+
+def _other_limits(document: FrontDocument) -> str:
+    given = {key: most for key, most in document.limits.items() if most is not None}
+    parts = [f"at most {COSTS[key].text(given[key])}" for key in COSTS if key in given and key != "params"]
+    parts += [f"at least {100 * given['min_top1']:.1f} % top-1"] if "min_top1" in given else []
+    return ", ".join(parts)
+
+
+def _fidelities(document: FrontDocument) -> str:
+    if document.rungs < 2:
+        return ""
+    # A rung reads EPOCHS, EPOCHS@SIDE or EPOCHS@SIDE:SHARE.
+    went_on = f"; about one of {document.eta} candidates goes on to the next rung" if document.eta else ""
+    return f"successive halving over rungs of {', '.join(document.ladder)} epochs{went_on}"
+
+
 def _target(document: FrontDocument) -> str:
     if not document.target:
         return ""
@@ -167,6 +229,12 @@ def _counts(document: FrontDocument) -> str:
         f" over a limit and {document.duplicates} duplicates cost no training;"
         f" {STATES.get(document.state, document.state)}"
     )
+    if document.failures:
+        text += "; failures: " + ", ".join(f"{count} {reason}" for reason, count in document.failures.items())
+    if document.stopped:
+        text += f"; {document.stopped} were stopped at a lower rung"
+    if document.remembered:
+        text += f"; {document.remembered} trainings were taken over from earlier runs"
     if document.prescreened:
         text += f"; {document.prescreened} were scored and not chosen for training"
     return f"{text} (ended by: {document.ended_by})" if document.ended_by else text
@@ -197,7 +265,8 @@ def _plain(value: object) -> str:
 
 
 def _flag_value(key: str, value: object) -> str:
-    return f"{value:g}s" if key in ("time_s", "patience_s") and isinstance(value, (int, float)) else str(value)
+    units = {"time_s": "s", "patience_s": "s", "max_latency_ms": "ms"}
+    return f"{value:g}{units[key]}" if key in units and isinstance(value, (int, float)) else str(value)
 
 
 def _part(run: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from mvit_search.analysis.front_document import FrontDocument, Point, read_docum
 from mvit_search.analysis.proxy_words import difference_text, proxy_words, value_text
 
 NONE = "–"
-Kind = Literal["front", "baseline"]
+Kind = Literal["front", "baseline", "stopped"]
 
 
 class TableRow(NamedTuple):
@@ -17,9 +17,9 @@ class TableRow(NamedTuple):
 
     Attributes:
         ref: `RUN/NUMBER`; a preset's name where it was not trained.
-        kind: a point of the front, or a preset set beside it.
+        kind: a point of the front, a preset set beside it, or a candidate that was stopped at a lower rung.
         cells: text under the table's `columns`.
-        beats: presets that it beats by more than the seed spread at equal or lower latency.
+        beats: presets that it beats by more than the seed noise and costs no more than.
     """
 
     ref: str | None
@@ -73,11 +73,8 @@ def front_rows(document: FrontDocument) -> Table:
     for point in document.front:
         own = [pair for pair in pairs if pair.point is point]
         beats = tuple(pair.baseline.title for pair in own if pair.standing == "better")
-        standing = (
-            "is a preset"
-            if point.name
-            else "; ".join(filter(None, (_standing(pair, document) for pair in own))) or NONE
-        )
+        standings = ("is a preset",) if point.name else tuple(_standing(pair, document) for pair in own)
+        standing = "; ".join(filter(None, (*standings, _neighbours(point)))) or NONE
         rows.append(TableRow(point.ref, "front", (*_cells(point, document), standing), beats))
     return Table(_columns(document), tuple(rows))
 
@@ -86,6 +83,42 @@ def baseline_rows(document: FrontDocument) -> Table:
     """`baseline_table` of a document that is already validated."""
     rows = (TableRow(p.ref, "baseline", (*_cells(p, document), _why_no_accuracy(p))) for p in document.baselines)
     return Table(_columns(document), tuple(rows))
+
+
+def stopped_rows(document: FrontDocument, candidates: Sequence[Point], most: int) -> Table:
+    """Candidates that were stopped at a lower rung, the highest rung and value first, `most` of them.
+
+    Their values come from shorter trainings, and stand under a title that says so.
+    """
+    stopped = [point for point in candidates if point.stopped_at is not None]
+    stopped.sort(key=_reached, reverse=True)
+    rows = []
+    for point in stopped[:most]:
+        cells = (*_costs(point, document), stopped_value_text(point), rung_text(point, document))
+        rows.append(TableRow(point.ref, "stopped", cells))
+    return Table((*_cost_columns(document), "Top-1 where it stopped", "Stopped at rung"), tuple(rows))
+
+
+def stopped_text(point: Point, document: FrontDocument) -> str:
+    """`Top-1 61.2 % at rung 2 of 3 (3 epochs), where it was stopped`."""
+    return f"Top-1 {stopped_value_text(point)} at rung {rung_text(point, document)}, where it was stopped"
+
+
+def stopped_value_text(point: Point) -> str:
+    """`61.2 %`: the top-1 of the highest rung that a candidate reached before it was stopped."""
+    at = point.stopped_at
+    return NONE if at is None else f"{100 * (at.value or 0.0):.1f} %"
+
+
+def rung_text(point: Point, document: FrontDocument) -> str:
+    """`2 of 3 (3 epochs)`: the fidelity that a value stands for."""
+    at = point.stopped_at
+    rung = at.rung if at else document.rungs - 1 if point.value is not None else None
+    if rung is None:
+        return NONE
+    valued = [valuation.epochs for valuation in point.evaluations if valuation.rung == rung and valuation.epochs]
+    epochs = f" ({valued[0]} epoch{'s' if valued[0] > 1 else ''})" if valued else ""
+    return f"{rung + 1} of {document.rungs}{epochs}"
 
 
 def latency_title(document: FrontDocument) -> str:
@@ -153,22 +186,37 @@ def _shared_source(sources: Sequence[str]) -> str:
 
 
 def _columns(document: FrontDocument) -> tuple[str, ...]:
-    latency = latency_title(document)
-    return (
-        "Reference",
-        "Parameters",
-        "MACs",
-        "Peak activations",
-        latency,
-        proxy_words(document).column,
-        "Against presets",
-    )
+    rung = ("Rung",) if document.rungs > 1 else ()
+    neighbours = any(point.indistinguishable_from for point in document.front)
+    last = "Against presets and neighbours" if neighbours else "Against presets"
+    return (*_cost_columns(document), proxy_words(document).column, *rung, last)
+
+
+def _cost_columns(document: FrontDocument) -> tuple[str, ...]:
+    weights = ("Weights",) if "weight_bytes" in document.objectives else ()
+    return ("Reference", "Parameters", "MACs", *weights, "Peak activations", latency_title(document))
 
 
 def _cells(point: Point, document: FrontDocument) -> tuple[str, ...]:
+    rung = (rung_text(point, document),) if document.rungs > 1 else ()
+    return (*_costs(point, document), value_text(point), *rung)
+
+
+def _costs(point: Point, document: FrontDocument) -> tuple[str, ...]:
     reference = f"{point.title} ({point.ref})" if point.name and point.ref != point.name else point.title
     params, macs, peak = format_count(point.params), format_count(point.macs), bytes_text(point.peak_activation_bytes)
-    return reference, params, macs, peak, latency_cell(point, document), value_text(point)
+    weights = (bytes_text(point.weight_bytes),) if "weight_bytes" in document.objectives else ()
+    return reference, params, macs, *weights, peak, latency_cell(point, document)
+
+
+def _neighbours(point: Point) -> str:
+    names = " and ".join(point.indistinguishable_from or ())
+    return f"indistinguishable from {names}" if names else ""
+
+
+def _reached(point: Point) -> tuple[int, float]:
+    at = point.stopped_at
+    return (at.rung, at.value or 0.0) if at else (-1, 0.0)
 
 
 def _standing(pair: Comparison, document: FrontDocument) -> str:

@@ -1,7 +1,8 @@
 """`mvit-search run`: search, from a budget and a phone to a Pareto front."""
 
-import re
 import shlex
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,13 @@ import typer
 from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, ResultsDirOption
 from mvit_search.cli.front import print_front
 from mvit_search.cli.output import print_json, say
+from mvit_search.cli.run_settings import given_settings, run_folder, settings_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mvit_search.records import RunFolder
+    from mvit_search.search import Brake
 
 Budget = Annotated[str | None, typer.Option("--budget", help="Most parameters, e.g. 6M (1000 classes).", metavar="N")]
 
@@ -72,10 +77,72 @@ def run(
         typer.Option(help="Time limit, e.g. 30m; a third is kept for the finals (default: 330s).", metavar="D"),
     ] = None,
     final_seeds: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Seeds per point of the final front (default: 3).")
+        int | None,
+        typer.Option(
+            "--final-seeds", "--seeds", min=1, max=100, help="Seeds per point of the final front (default: 3)."
+        ),
+    ] = None,
+    finals: Annotated[
+        int | None, typer.Option(min=0, help="Most points of the front to train so (default: all).", metavar="K")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31, help="Seed of everything random (default: 0).")] = None,
-    sampler: Annotated[str | None, typer.Option(help="nsga2, tpe or random (default: nsga2).")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="nsga2, nsga3, tpe, gp, random, grid; auto picks one; module:Class; hub:PACKAGE (default: nsga2)."
+        ),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the front weighs; give it several times: top1, latency_ms, params, macs, weight_bytes, "
+            "peak_activation_bytes (default: top1 and latency_ms)."
+        ),
+    ] = None,
+    max_latency: Annotated[str | None, typer.Option(help="Slowest candidate, e.g. 5ms.", metavar="D")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Most multiply-adds, e.g. 600M.", metavar="N")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Most memory of activations, e.g. 4MiB.", metavar="B")] = None,
+    max_weights: Annotated[str | None, typer.Option(help="Most memory of weights, e.g. 8MiB.", metavar="B")] = None,
+    min_top1: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least top-1 of a point of the front, e.g. 0.8.", metavar="F")
+    ] = None,
+    fidelity: Annotated[
+        str | None,
+        typer.Option(help="full: train each candidate to the end; halving: in rungs, the best go on (default: full)."),
+    ] = None,
+    eta: Annotated[int | None, typer.Option(help="Of so many at a rung one goes on (default: 3).")] = None,
+    rungs: Annotated[
+        str | None,
+        typer.Option(
+            help="Epochs of the rungs, with side and share of the images if you like: 1,3,9 or 1@16:0.5,3,9 "
+            "(default: the recipe's epochs divided by eta).",
+            metavar="E,E,...",
+        ),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Trainings at once (default: 1).")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="in-process, pool (the default with --workers above 1) or ray.")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Running Ray cluster, e.g. 10.0.0.1:6379; implies --engine ray.", metavar="HOST:PORT"),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database of the study, e.g. postgresql://... (default: a file).", metavar="URL")
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Take no trainings from earlier runs, and keep none for later ones.")
+    ] = False,
+    from_run: Annotated[
+        str | None,
+        typer.Option("--from", help="Begin with the records of a run of the same recipe and data.", metavar="RUN"),
+    ] = None,
+    configs_from: Annotated[
+        str | None, typer.Option(help="Begin with the best candidates of a run, trained anew.", metavar="RUN")
+    ] = None,
+    replay: Annotated[
+        str | None, typer.Option(help="Go through the events of a run again, in its order.", metavar="RUN")
+    ] = None,
     num_classes: Annotated[
         int | None, typer.Option(min=1, help="Classes of the costed network (default: 1000, as the papers count).")
     ] = None,
@@ -96,19 +163,24 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Carry on a run; its settings need not be repeated.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Search the space inside the budget and leave an accuracy-latency Pareto front in the results folder."""
-    given = _given(
+    given = given_settings(
         budget=budget, target=target, space=space, data=data, images=images, data_fraction=data_fraction, proxy=proxy,
         recipe=recipe, prescreen=prescreen, table=table, epochs=epochs, proxy_size=proxy_size,
         trials=trials, time=time, final_seeds=final_seeds, seed=seed, sampler=sampler, num_classes=num_classes,
         device=device, threads=threads, allow_predicted=allow_predicted, stand_in=stand_in, patience=patience,
+        objectives=tuple(objective) if objective else None, max_latency=max_latency, max_macs=max_macs,
+        max_memory=max_memory, max_weights=max_weights, min_top1=min_top1, fidelity=fidelity, eta=eta, rungs=rungs,
+        workers=workers, engine=engine, ray_address=ray_address, storage=storage, cache=False if no_cache else None,
+        from_run=from_run, configs_from=configs_from, replay_run=replay, finals=finals,
     )  # fmt: skip
-    folder = _folder(given, results_dir, name, resume)
+    folder = run_folder(given, results_dir, name, resume)
     if resume:
-        given = {**_settings(folder), **given}
-    document = _search(folder, given)
+        given = {**settings_of(folder), **given}
+    document = _search(folder, given, quiet=quiet)
     if json:
         print_json(document)
         return
@@ -116,75 +188,15 @@ def run(
     say(_closing(document, folder.report_file))
 
 
-def _given(
-    *, budget: str | None, time: str | None, patience: str | None, allow_predicted: bool, table: str | None,
-    **others: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """The settings that the user gave, parsed."""
-    from mvit_search._quantities import parse_count, parse_seconds
-    from mvit_search.errors import InputError
-
-    given = {key: value for key, value in others.items() if value is not None}
-    if table is not None:
-        if "proxy" in given:
-            raise InputError("--table", table, "is a proxy of its own", "leave --proxy out")
-        given["proxy"] = f"table:{table}"
-    if budget is not None:
-        given["budget"] = parse_count(budget, "--budget")
-    if time is not None:
-        given["time_s"] = parse_seconds(time, "--time")
-    if patience is not None:
-        given["patience_s"] = parse_seconds(patience, "--patience")
-    if allow_predicted:
-        from mvit_search.search.settings import DEFAULT_STAND_IN
-
-        given.setdefault("stand_in", DEFAULT_STAND_IN)
-    return given
-
-
-def _folder(given: dict[str, Any], results_dir: Path, name: str | None, resume: bool) -> "RunFolder":
-    """The run's folder; one set of settings makes one name, so that the same command again carries on."""
-    from mvit_search._quantities import format_count
-    from mvit_search.errors import InputError, UnknownNameError
-    from mvit_search.records import RunFolder, run_names
-
-    if not (name and resume):
-        for required, example in (("budget", "--budget 6M"), ("target", "--target iphone12")):
-            if required not in given:
-                raise InputError(f"--{required}", None, "is required", f"for example {example}")
-    if name is None:
-        # A server's address without `http://`: `2M-192.168.1.20_8765`.
-        parts = [format_count(given["budget"]).replace(".00", ""), given["target"].rpartition("://")[2].rstrip("/")]
-        words = ("space", "data", "proxy", "prescreen", "sampler")
-        parts += [Path(given[key]).name.removesuffix(".yaml") for key in words if key in given]
-        parts += [f"seed{given['seed']}"] if "seed" in given else []
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))[:100]
-    elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise InputError("--name", name, "must be letters, digits, '.', '_' and '-' alone, at most 100")
-    folder = RunFolder(results_dir / name)
-    if resume and not folder.exists():
-        raise UnknownNameError("run", name, run_names(results_dir))
-    return folder
-
-
-def _settings(folder: "RunFolder") -> dict[str, Any]:
-    """What the run was begun with."""
-    from mvit_search.errors import InputError
-
-    settings = folder.read_run().get("settings")
-    if not isinstance(settings, dict):
-        raise InputError("run", str(folder.run_file), "holds no settings", "give them again, without --resume")
-    return settings
-
-
-def _search(folder: "RunFolder", given: dict[str, Any]) -> dict[str, Any]:
+def _search(folder: "RunFolder", given: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     from mvit_search.analysis import write_report
     from mvit_search.cli.watching import watching
-    from mvit_search.search import parse_settings, run_search
+    from mvit_search.search import Brake, parse_settings, run_search
 
+    brake = Brake()
     try:
-        with watching() as observer:
-            document = run_search(parse_settings(given), folder, observer=observer)
+        with watching(folder.path, quiet=quiet) as observer, _stoppable(brake):
+            document = run_search(parse_settings(given), folder, observer=observer, brake=brake)
     except KeyboardInterrupt:
         if (folder.path / "front.json").is_file():
             write_report(folder, folder.report_file)
@@ -194,6 +206,23 @@ def _search(folder: "RunFolder", given: dict[str, Any]) -> dict[str, Any]:
         raise
     write_report(folder, folder.report_file)
     return document
+
+
+@contextmanager
+def _stoppable(brake: "Brake") -> "Iterator[None]":
+    """Ctrl-C once ends the run after the epochs that are under way; twice ends it now. Both lose nothing finished."""
+
+    def interrupt(number: int, frame: object) -> None:
+        if brake.interrupted:
+            raise KeyboardInterrupt
+        brake.interrupt()
+        typer.echo("stopping after the epochs that are under way; Ctrl-C again stops at once", err=True)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _closing(document: dict[str, Any], report: Path) -> str:

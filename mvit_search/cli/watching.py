@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from mvit_search._quantities import format_count, format_seconds
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.live import Live
     from rich.table import Table
 
@@ -16,8 +18,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def watching() -> "Iterator[Observer]":
+def watching(folder: "Path", *, quiet: bool) -> "Iterator[Observer]":
     """An observer for as long as the block runs."""
+    if quiet:
+        from mvit_search.search import Silent
+
+        yield Silent()
+        return
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -114,7 +121,7 @@ def _line(progress: "Progress", record: "Record") -> str:
 def _finished(progress: "Progress", record: "Record") -> str:
     """`[4/24] #3: 637k params, top-1 79.5 % at predicted 2.00 ms`."""
     done, planned = progress.finals
-    trained = f"{progress.trained + progress.failed}/{progress.trials}"
+    trained = f"{progress.begun}/{progress.trials}"
     where = f"final {done}/{planned}" if progress.phase == "finals" else trained
     what = f"{record.name or f'#{record.number}'}: {format_count(record.params)} params"
     result = _point(record) if record.succeeded else f"failed: {record.error}"

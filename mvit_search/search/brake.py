@@ -24,3 +24,15 @@ class Brake:
     def pressed(self) -> bool:
         """Whether nothing more should be begun, and what runs should be saved and left."""
         return self.interrupted or self.clock() >= self.deadline
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for something else.
+
+        Raises:
+            KeyboardInterrupt: the run was interrupted meanwhile.
+        """
+        until = self.clock() + seconds
+        while (left := until - self.clock()) > 0:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            time.sleep(min(left, 0.2))

@@ -23,6 +23,7 @@ from mvit_search.search.engines import Engine
 from mvit_search.search.events import EVENT, EventLog, asked, valued
 from mvit_search.search.measuring import Candidate, LatencyQueue
 from mvit_search.search.memory import Memory, NoMemory
+from mvit_search.search.ordering import order
 from mvit_search.search.plan import Plan
 from mvit_search.search.progress import Observer
 from mvit_search.search.proposer import COUNTED, Proposer, first_generation
@@ -360,6 +361,8 @@ class Search:
             if record.outcome == "stopped" and record.origin == "preset":
                 self._climbing.append(record)
             self._let_go_of_weights()
+        else:
+            self._reporter.finals_trained(len(self._lacking()) + len(self._flying))
         self._reporter.write("running", None, lazily=True)
         self._reporter.tell(self._phase, record)
 
@@ -438,7 +441,7 @@ class Search:
 
     def _lacking(self) -> list[tuple[Record, int]]:
         """(record, seed) still to train, fewest seeds first so that a time limit cuts evenly."""
-        members = {record.number: record for record in self.book.front.members}
+        members = {record.number: record for record in self._finalists()}
         members |= {r.number: r for r in self.book.named() if r.succeeded}
         lacking = [
             (record, seed)
@@ -447,6 +450,14 @@ class Search:
             if seed not in record.value_by_seed and (record.digest, seed, self.plan.ladder.top) not in self._flying
         ]
         return sorted(lacking, key=lambda pair: (pair[1], pair[0].number))
+
+    def _finalists(self) -> tuple[Record, ...]:
+        """The front, or so many of its points as the settings say, spread over it."""
+        front, most = self.book.front.members, self.plan.settings.finals
+        if most is None or len(front) <= most:
+            return front
+        points = [[-record.value, *(float(cost(record)) for cost in self._costs)] for record in front]
+        return tuple(front[index] for index in order(points, most))
 
     def _time_for(self, record: Record) -> bool:
         # Looking up what was recorded takes no time, whatever the recorded training took.

@@ -55,9 +55,10 @@ class Reporter:
         self._next_write = end + _PAUSES * (end - begin)
         return document
 
-    def finals_trained(self) -> None:
-        """One training of the finals is done."""
+    def finals_trained(self, ahead: int) -> None:
+        """One training of the finals is done, and so many are left."""
         self._finals_done += 1
+        self.finals_ahead = ahead
 
     def tick(self, phase: str) -> None:
         """Let the clock be seen to go on while nothing else happens."""

@@ -12,6 +12,7 @@ from mvit_search.search.driver import SEARCH_SHARE, Search
 from mvit_search.search.earlier import Earlier, load_earlier
 from mvit_search.search.engines import Engine, EngineSettings, EvaluatorFactory, InProcess, open_engine
 from mvit_search.search.factories import ScorerFactory, TrainerFactory
+from mvit_search.search.known import KeyMaker, KnownEvaluations
 from mvit_search.search.memory import Memory, NoMemory, Recall
 from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Silent
@@ -51,7 +52,7 @@ def run_search(
         try:
             screener = _scorer(plan, plan.prescreen.name)() if plan.prescreen else None
             memory = _memory(plan, earlier, watcher.notice)
-            patient = _patient(plan, watcher)
+            patient = _patient(plan, watcher, brake)
             search = Search(
                 patient, store, folder, engine, watcher, brake=brake, screener=screener, memory=memory,
                 earlier=earlier.configs,
@@ -127,12 +128,12 @@ def _scorer(plan: Plan, name: str) -> ScorerFactory:
     )  # fmt: skip
 
 
-def _patient(plan: Plan, observer: Observer) -> Plan:
+def _patient(plan: Plan, observer: Observer, brake: Brake) -> Plan:
     """The plan with a target that is waited for as long as the search may last."""
     settings = plan.settings
     stand_in = None if plan.stand_in is None else StandIn(plan.stand_in)
     patience = Patience(time.monotonic() + SEARCH_SHARE * settings.time_s, stand_in, settings.patience_s)
-    return plan._replace(target=PatientTarget(plan.target, patience, observer.notice))
+    return plan._replace(target=PatientTarget(plan.target, patience, observer.notice, sleep=brake.sleep))
 
 
 def _earlier(plan: Plan, folder: RunFolder, store: Store) -> Earlier:
@@ -158,4 +159,8 @@ def _memory(plan: Plan, earlier: Earlier, notice: Callable[[str], None]) -> Memo
     if plan.replay is not None or plan.recipe is None or not plan.proxy.trains:
         return NoMemory()
     assert plan.data is not None
-    return Recall.of(plan, earlier, notice)
+    settings = plan.settings
+    keys = KeyMaker(
+        plan.recipe, plan.ladder, plan.data.digest, plan.space.relative_size, settings.device, settings.threads
+    )
+    return Recall(earlier.get, KnownEvaluations.open(notice) if settings.cache else None, keys)

@@ -28,6 +28,7 @@ class RunSettings(BaseModel):
         trials: candidates to train, presets included.
         time_s: seconds after which no further training starts; a third is kept for the finals.
         final_seeds: seeds each point of the final front is trained with, the first one included.
+        finals: most points of the front that are trained so, spread over it; None all of them.
         proxy: what candidates are valued by: `training`, `zero-cost:NAME` or `table:FILE#FIDELITY`.
         prescreen: `NAME:K`: of K proposals the one with the highest zero-cost score is trained; None trains each.
         images: most training images, class-balanced; None = `DEFAULT_IMAGES`, and all of `digits`.
@@ -65,6 +66,7 @@ class RunSettings(BaseModel):
     seed: int = Field(default=0, ge=0, le=2**31)
     sampler: str = "nsga2"
     final_seeds: int = Field(default=DEFAULT_FINAL_SEEDS, ge=1, le=100)
+    finals: int | None = Field(default=None, ge=0)
     proxy: str = "training"
     prescreen: str | None = None
     images: int | None = Field(default=None, ge=1)

@@ -14,7 +14,7 @@ from mvit_search.analysis.run_facts import reproduce_command
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError
 from mvit_search.records import RunFolder
-from mvit_search.search import RunSettings
+from mvit_search.search.settings import RunSettings
 from tests.analysis.locks import held_lock
 from tests.browser import needs_chromium, rendered, tags
 from tests.run_fixtures import make_document, make_record, make_run, run_description

@@ -7,7 +7,7 @@ from mvit_search.analysis import (
     front_table,
     latency_source,
     read_document,
-    seed_spread,
+    seed_noise,
     verdict,
 )
 from mvit_search.architecture import PRESETS
@@ -62,7 +62,7 @@ def test_a_preset_over_the_budget_has_costs_and_no_accuracy():
         (0.850, "–", ()),
     ],
 )
-def test_a_point_beats_a_preset_only_by_more_than_the_seed_spread(top1, says, beats):
+def test_a_point_beats_a_preset_only_by_more_than_the_seed_noise(top1, says, beats):
     entry = front_table(document((6.0, top1))).entries[0]
     assert entry.cells[-1] == says
     assert entry.beats == beats
@@ -73,15 +73,33 @@ def test_a_slower_point_beats_nothing():
     assert (entry.cells[-1], entry.beats) == ("–", ())
 
 
-def test_the_spread_is_that_of_a_difference_of_two_trainings():
-    assert seed_spread(read_document(document((6.0, 0.93), std=0.006))) == pytest.approx(0.006 * 2**0.5)
-    assert seed_spread(read_document(document((6.0, 0.93), seeds=1))) is None
+def test_the_noise_is_pooled_over_rows_with_several_seeds():
+    noise = seed_noise(read_document(document((6.0, 0.93), std=0.006)))
+    assert noise is not None
+    # Two rows of three seeds each; the preset on the front counts once.
+    assert (noise.std, noise.degrees) == (pytest.approx(0.006), 4)
+    assert seed_noise(read_document(document((6.0, 0.93), seeds=1))) is None
+
+
+def test_fewer_seeds_need_a_larger_difference():
+    def standing(seeds):
+        rows = document((6.0, 0.914))
+        rows["front"][0] |= {"top1_by_seed": {str(n): 0.914 for n in range(seeds)}, "top1_std": None}
+        return front_table(rows).entries[0].cells[-1]
+
+    # 1.4 points; of three seeds beside three 4.30 * 0.6 * sqrt(2/3) = 2.1 points of two degrees; one beside three 3.0.
+    assert standing(3).startswith("indistinguishable")
+    assert standing(1).startswith("indistinguishable")
+    sure = document((6.0, 0.925))
+    sure["front"][0]["top1_by_seed"] = {"0": 0.925}
+    assert standing(3) == standing(1)
+    assert front_table(sure).entries[0].beats == ("MobileViT-XS",)
 
 
 def test_the_verdict_counts_and_says_how_many_differences_are_sure():
     text = verdict(document((5.0, 0.905), (6.0, 0.93)))
     assert "2 of 2 front points are more accurate than MobileViT-XS at equal or lower predicted latency" in text
-    assert "1 of the 2 differences is larger than the seed spread (0.8 points)" in text
+    assert "1 of the 2 differences is larger than the seed noise (1.2 points)" in text
     assert "demo/1) takes predicted 5.0 ms against predicted 7.0 ms" in text
 
 

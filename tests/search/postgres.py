@@ -21,15 +21,18 @@ _QUOTED = "not%3Aa%2Fsecret%40all"
 class Server:
     """A cluster in `folder`, reached at a port of loopback alone. It runs as another user where this one is root."""
 
-    def __init__(self, binaries: Path, folder: Path) -> None:
-        self._binaries, self._data = binaries, folder / "data"
+    def __init__(self, binaries: Path, folder: Path, *, durable: bool) -> None:
+        self._binaries, self._data, self._durable = binaries, folder / "data", durable
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
-        self._user = _other_user() if os.getuid() == 0 else None
-        if self._user is not None:
+        self._uid: int | None = None
+        self._gid: int | None = None
+        if os.getuid() == 0:
+            user = _other_user()
+            self._uid, self._gid = user.pw_uid, user.pw_gid
             # Pytest's folders are closed to others; PostgreSQL has to pass through them to its own.
             folder.mkdir(parents=True, exist_ok=True)
-            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+            os.chown(folder, self._uid, self._gid)
         self._run("initdb", "-D", str(self._data), "-U", "search", "-E", "UTF8", "--locale=C", "--no-sync", "-A",
                   "scram-sha-256", "--pwfile", str(self._password_file(folder)))  # fmt: skip
 
@@ -50,13 +53,15 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off",
-                    "shared_buffers": "16MB", "max_connections": 30}  # fmt: skip
+        settings = {
+            "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "",
+            "fsync": "on" if self._durable else "off", "shared_buffers": "16MB", "max_connections": 30,
+        }  # fmt: skip
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         with (self._data.parent / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self._binaries / "postgres"), "-D", str(self._data), *options], stdout=log, stderr=log,
-                cwd="/", **self._as_user(),
+                cwd="/", user=self._uid, group=self._gid,
             )  # fmt: skip
         for _ in range(200):
             try:
@@ -89,24 +94,27 @@ class Server:
 
     def _run(self, binary: str, *arguments: str) -> None:
         subprocess.run(
-            [str(self._binaries / binary), *arguments], check=True, capture_output=True, cwd="/", **self._as_user()
+            [str(self._binaries / binary), *arguments],
+            check=True,
+            capture_output=True,
+            cwd="/",
+            user=self._uid,
+            group=self._gid,
         )
-
-    def _as_user(self) -> dict[str, int]:
-        return {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid}
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[Server]:
+def server(folder: Path, *, durable: bool = False) -> Iterator[Server]:
     """A running server. Skips the test where PostgreSQL is not installed.
 
     Args:
         folder: of its own; every user can pass through its parents.
+        durable: wait for the disk, which a test has no need of.
     """
     binaries = _binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    with Server(binaries, folder) as running:
+    with Server(binaries, folder, durable=durable) as running:
         yield running
 
 

@@ -1,20 +1,27 @@
 """NSGA-II (Deb et al., 2002): the default. Optuna's own default population of 50 is larger than most runs."""
 
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-
-class SteadySampler(NSGAIISampler):
-    """NSGA-II whose parents always stand in one order.
-
-    Optuna hands them over by crowding when it has just chosen them, and by number once they are on file. Parents are
-    drawn by their place, so a run that is killed in the first proposal of a generation would go on with another one.
-    """
-
-    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
-        return sorted(super().get_parent_population(study, generation), key=lambda trial: trial.number)
+from mvit_search.search.samplers.generations import SteadyGenerations
+from mvit_search.search.samplers.problem import Problem, Turn
 
 
-def make(seed: int, population: int) -> BaseSampler:
-    return SteadySampler(population_size=population, seed=seed)
+class SteadySampler(SteadyGenerations, NSGAIISampler):
+    """NSGA-II whose proposals depend on the study and the seed alone: see `SteadyGenerations`."""
+
+    def __init__(self, seed: int, problem: Problem) -> None:
+        super().__init__(population_size=problem.population, seed=seed)
+        self._problem = problem
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._problem.varying()
+
+    def select_elite(self, study: Study, generation: int, pool: list[FrozenTrial]) -> list[FrozenTrial]:
+        return self._elite_population_selection_strategy(study, pool)
+
+
+def make(turn: Turn, problem: Problem) -> BaseSampler:
+    return SteadySampler(turn.draw(), problem)

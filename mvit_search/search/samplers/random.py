@@ -2,6 +2,8 @@
 
 from optuna.samplers import BaseSampler, RandomSampler
 
+from mvit_search.search.samplers.problem import Problem, Turn
 
-def make(seed: int, population: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
+
+def make(turn: Turn, problem: Problem) -> BaseSampler:
+    return RandomSampler(seed=turn.draw())

@@ -1,0 +1,84 @@
+"""From the options of `run` to settings and a folder."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mvit_search.records import RunFolder
+
+
+def given_settings(
+    *, budget: str | None, time: str | None, patience: str | None, allow_predicted: bool, table: str | None,
+    max_latency: str | None, max_macs: str | None, max_memory: str | None, max_weights: str | None,
+    **others: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The settings that the user gave, parsed."""
+    from mvit_search._quantities import parse_bytes, parse_count, parse_milliseconds, parse_seconds
+    from mvit_search.errors import InputError
+
+    given = {key: value for key, value in others.items() if value is not None}
+    if max_latency is not None:
+        given["max_latency_ms"] = parse_milliseconds(max_latency, "--max-latency")
+    if max_macs is not None:
+        given["max_macs"] = parse_count(max_macs, "--max-macs")
+    if max_memory is not None:
+        given["max_memory_bytes"] = parse_bytes(max_memory, "--max-memory")
+    if max_weights is not None:
+        given["max_weight_bytes"] = parse_bytes(max_weights, "--max-weights")
+    if "ray_address" in given:
+        given.setdefault("engine", "ray")
+    if "objectives" in given:
+        from mvit_search.records import check_objectives
+
+        given["objectives"] = check_objectives(given["objectives"])
+    if table is not None:
+        if "proxy" in given:
+            raise InputError("--table", table, "is a proxy of its own", "leave --proxy out")
+        given["proxy"] = f"table:{table}"
+    if budget is not None:
+        given["budget"] = parse_count(budget, "--budget")
+    if time is not None:
+        given["time_s"] = parse_seconds(time, "--time")
+    if patience is not None:
+        given["patience_s"] = parse_seconds(patience, "--patience")
+    if allow_predicted:
+        from mvit_search.search.settings import DEFAULT_STAND_IN
+
+        given.setdefault("stand_in", DEFAULT_STAND_IN)
+    return given
+
+
+def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resume: bool) -> "RunFolder":
+    """The run's folder; one set of settings makes one name, so that the same command again carries on."""
+    from mvit_search._quantities import format_count
+    from mvit_search.errors import InputError, UnknownNameError
+    from mvit_search.records import RunFolder, run_names
+
+    if not (name and resume):
+        for required, example in (("budget", "--budget 6M"), ("target", "--target iphone12")):
+            if required not in given:
+                raise InputError(f"--{required}", None, "is required", f"for example {example}")
+    if name is None:
+        # A server's address without `http://`: `2M-192.168.1.20_8765`.
+        parts = [format_count(given["budget"]).replace(".00", ""), given["target"].rpartition("://")[2].rstrip("/")]
+        words = ("space", "data", "proxy", "prescreen", "sampler", "fidelity")
+        parts += [Path(given[key]).name.removesuffix(".yaml") for key in words if key in given]
+        parts += [f"seed{given['seed']}"] if "seed" in given else []
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))[:100]
+    elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError("--name", name, "must be letters, digits, '.', '_' and '-' alone, at most 100")
+    folder = RunFolder(results_dir / name)
+    if resume and not folder.exists():
+        raise UnknownNameError("run", name, run_names(results_dir))
+    return folder
+
+
+def settings_of(folder: "RunFolder") -> dict[str, Any]:
+    """What the run was begun with."""
+    from mvit_search.errors import InputError
+
+    settings = folder.read_run().get("settings")
+    if not isinstance(settings, dict):
+        raise InputError("run", str(folder.run_file), "holds no settings", "give them again, without --resume")
+    return settings
