@@ -4,6 +4,7 @@ One driver owns the study. Whatever it decides follows from what is written, in 
 one worker that is killed and carried on ends as if it had not been.
 """
 
+import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,7 +80,10 @@ class Search:
         self._presets = plan.presets()
         self._names = {config.digest(): name for name, config in self._presets.items()}
         reference = self._remembered("reference", plan.reference_costs)
-        self.book = Book(store.records(), plan.settings.objectives, None if plan.proxy.scores else reference)
+        self.book = Book(
+            store.records(), plan.settings.objectives, None if plan.proxy.scores else reference,
+            len(plan.ladder.rungs),
+        )  # fmt: skip
         shape = plan.shape
         self._sampling = Sampling(shape.directions, shape.distributions, store.keep_system_attr)
         self._sampling.restore(store.system_attrs, store.trials)
@@ -96,6 +100,7 @@ class Search:
         self._told: set[int] = set()
         self._next_event = 0
         self._log = EventLog(folder.path)
+        self._rungs_folder = folder.path / "checkpoints" / "rungs"
         self._reporter = Reporter(
             plan, folder, self.book, engine, observer, self.brake, presets=self._presets,
             counts=self._proposer.counts, reference=reference,
@@ -125,6 +130,7 @@ class Search:
         finally:
             self._latencies.close()
             self._log.close()
+        shutil.rmtree(self._rungs_folder, ignore_errors=True)  # whoever is promoted in a longer run is trained anew
         document = self._reporter.write("finished", ended_by)
         self._reporter.tell("done", None)
         return document
@@ -319,15 +325,20 @@ class Search:
     def _submit(self, flight: _Flight) -> None:
         key = _key(flight.task)
         self._flying[key] = flight
+        self._reporter.under_way[flight.task.rung] += 1
         remembered = self.memory.get(flight.task)
         if remembered is not None:
-            self._settle(self._flying.pop(key), remembered)
+            self._settle(self._landed(flight.task), remembered)
         else:
             self.engine.submit(flight.task)
 
+    def _landed(self, task: Task) -> _Flight:
+        self._reporter.under_way[task.rung] -= 1
+        return self._flying.pop(_key(task))
+
     def _settle_what_comes(self) -> None:
         for task, evaluation in self.engine.wait(_LOOK_EVERY_S):
-            self._settle(self._flying.pop(_key(task)), evaluation)
+            self._settle(self._landed(task), evaluation)
         self._reporter.tick(self._phase)
 
     def _settle(self, flight: _Flight, evaluation: Evaluation) -> None:
@@ -384,7 +395,7 @@ class Search:
     # Weights between rungs.
 
     def _weights(self, digest: str, rung: int) -> Path:
-        return self.folder.path / "checkpoints" / "rungs" / f"{digest[:16]}-{rung}.safetensors"
+        return self._rungs_folder / f"{digest[:16]}-{rung}.safetensors"
 
     def _keep(self, digest: str, rung: int) -> Path | None:
         return self._weights(digest, rung) if rung < self.plan.ladder.top else None
@@ -393,11 +404,10 @@ class Search:
         """Remove the weights of those who will hardly be promoted; if they are after all, they are trained anew."""
         if not self.plan.ladder.top:
             return
-        folder = self.folder.path / "checkpoints" / "rungs"
         wanted = {self._weights(self.book.records[p.number].digest, p.rung) for p in self._standing.halving.keepers()}
         wanted |= {f.task.start for f in self._flying.values() if f.task.start is not None}
         wanted |= {self._weights(r.digest, e.rung) for r in self._climbing for e in r.evaluations}
-        for path in folder.glob("*.safetensors"):
+        for path in self._rungs_folder.glob("*.safetensors"):
             if path not in wanted:
                 path.unlink(missing_ok=True)
 
@@ -413,7 +423,7 @@ class Search:
         until = self.brake.clock() + _GRACE_S
         while self.engine.running and self.brake.clock() < until:
             for task, evaluation in self.engine.wait(_LOOK_EVERY_S):
-                self._settle(self._flying.pop(_key(task)), evaluation)
+                self._settle(self._landed(task), evaluation)
         self._flying.clear()
         if self.brake.interrupted:
             raise KeyboardInterrupt

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,13 +26,12 @@ class Server:
         self._binaries, self._data, self._durable = binaries, folder / "data", durable
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
+        folder.mkdir()
         self._uid: int | None = None
         self._gid: int | None = None
         if os.getuid() == 0:
             user = _other_user()
             self._uid, self._gid = user.pw_uid, user.pw_gid
-            # Pytest's folders are closed to others; PostgreSQL has to pass through them to its own.
-            folder.mkdir(parents=True, exist_ok=True)
             os.chown(folder, self._uid, self._gid)
         self._run("initdb", "-D", str(self._data), "-U", "search", "-E", "UTF8", "--locale=C", "--no-sync", "-A",
                   "scram-sha-256", "--pwfile", str(self._password_file(folder)))  # fmt: skip
@@ -104,18 +104,20 @@ class Server:
 
 
 @contextmanager
-def server(folder: Path, *, durable: bool = False) -> Iterator[Server]:
+def server(*, durable: bool = False) -> Iterator[Server]:
     """A running server. Skips the test where PostgreSQL is not installed.
 
     Args:
-        folder: of its own; every user can pass through its parents.
         durable: wait for the disk, which a test has no need of.
     """
     binaries = _binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    with Server(binaries, folder, durable=durable) as running:
-        yield running
+    # Not in pytest's folder, which each session closes to all users but its own.
+    with tempfile.TemporaryDirectory(prefix="mvit-search-postgres-") as folder:
+        Path(folder).chmod(0o755)
+        with Server(binaries, Path(folder) / "cluster", durable=durable) as running:
+            yield running
 
 
 def _binaries() -> Path | None:
