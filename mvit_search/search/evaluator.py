@@ -188,9 +188,6 @@ class _Climb:
         )  # fmt: skip
 
 
-InProcessEvaluator = LadderTrainer  # the older name, until `run.py` and the package's door say the new one
-
-
 class ZeroCostEvaluator:
     """Scores untrained networks in this process; a score knows no rungs."""
 
