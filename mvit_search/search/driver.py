@@ -1,40 +1,33 @@
-"""The loop: take what is due, hand it to an engine, write down what comes back; then the finals.
+"""What a run does next: candidates, promotions, finals; and how it begins, carries on and ends.
 
 One driver owns the study. Whatever it decides follows from what is written, in the order of events, so that a run with
 one worker that is killed and carried on ends as if it had not been.
 """
 
-import shutil
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from operator import attrgetter
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-from optuna.trial import TrialState
+from contextlib import suppress
+from typing import TypeVar
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import TargetUnavailable, WorkError
-from mvit_search.records import LatencyFact, Record, RunFolder
-from mvit_search.records.pareto import costs_of
+from mvit_search.records import Record, RunFolder
 from mvit_search.search.book import Book
 from mvit_search.search.brake import Brake
 from mvit_search.search.engines import Engine
-from mvit_search.search.events import EVENT, EventLog, asked, valued
-from mvit_search.search.measuring import Candidate, LatencyQueue
+from mvit_search.search.following import Script, follow
+from mvit_search.search.measuring import Candidate
 from mvit_search.search.memory import Memory, NoMemory
 from mvit_search.search.ordering import order
 from mvit_search.search.plan import Plan
 from mvit_search.search.progress import Observer
 from mvit_search.search.proposer import COUNTED, Proposer, first_generation
-from mvit_search.search.recording import evaluated, first_record, grown
 from mvit_search.search.reporting import Reporter
 from mvit_search.search.result import EndedBy
 from mvit_search.search.sampling import Sampling
-from mvit_search.search.standing import Standing
 from mvit_search.search.store import Store
-from mvit_search.search.task import Evaluation, Evaluator, Failure, Task
+from mvit_search.search.task import Evaluator
+from mvit_search.search.work import Work
 
 T = TypeVar("T")
 
@@ -44,95 +37,71 @@ ASKING_SHARE = 1 / 2
 """The same for beginning new candidates, where these have rungs still to climb."""
 CLOSING_SHARE = 5 / 6
 """The same for the last promotions, unless nobody has reached the full fidelity yet."""
-_LOOK_EVERY_S = 0.5
-_GRACE_S = 30.0
-"""How long what runs may take to end its epoch and be saved, once the run should end."""
-_STORED_TRIALS = {"failed": TrialState.FAIL, "stopped": TrialState.PRUNED}
-
-Key = tuple[str, int, int]
-
-
-class _Flight(NamedTuple):
-    """A task under way: whose it is, and its place in the order of events."""
-
-    task: Task
-    begun: int
-    candidate: Candidate | None
-    latency: LatencyFact | None
 
 
 class Search:
     """One run from an open store; `run()` carries on from whatever the store holds.
 
     `screener` scores proposals before one of them is trained, where the plan has a prescreen. `memory` knows trainings
-    of earlier runs; `earlier` are candidates to begin with, see `search.earlier`.
+    of earlier runs; `earlier` are candidates to begin with, see `search.earlier`. With a `script` the run does what an
+    older one did.
     """
 
     def __init__(
         self, plan: Plan, store: Store, folder: RunFolder, engine: Engine, observer: Observer, *,
         brake: Brake | None = None, screener: Evaluator | None = None, memory: Memory | None = None,
-        earlier: tuple[MobileViTConfig, ...] = (),
+        earlier: tuple[MobileViTConfig, ...] = (), script: Script | None = None,
     ) -> None:  # fmt: skip
-        self.plan, self.store, self.folder, self.engine = plan, store, folder, engine
+        self.plan, self.store = plan, store
         self.brake = brake or Brake()
-        self.memory = memory or NoMemory()
         self._start = self.brake.clock()
-        self._presets = plan.presets()
-        self._names = {config.digest(): name for name, config in self._presets.items()}
         reference = self._remembered("reference", plan.reference_costs)
         self.book = Book(
             store.records(), plan.settings.objectives, None if plan.proxy.scores else reference,
             len(plan.ladder.rungs),
         )  # fmt: skip
         shape = plan.shape
-        self._sampling = Sampling(shape.directions, shape.distributions, store.keep_system_attr)
-        self._sampling.restore(store.system_attrs, store.trials)
-        self._standing = Standing(plan.ladder, plan.settings.objectives, plan.limits, self._first_seed, self._sampling)
-        self._known = {record.digest for record in self.book.records}
+        sampling = Sampling(shape.directions, shape.distributions, store.keep_system_attr)
+        sampling.restore(store.system_attrs, store.trials)
+        self.work = Work(plan, store, folder, engine, self.brake, memory or NoMemory(), self.book, sampling)
         population = self._remembered("population", lambda: _population(plan.settings.trials))
         first = first_generation(plan, population, [plan.space.params(config) for config in earlier])
-        self._proposer = Proposer(plan, self._sampling, self._known, first, population, screener)
-        self._latencies = LatencyQueue(plan.target, plan.settings.num_classes, aside=plan.engine != "in-process")
-        self._costs = [attrgetter(key) for key in costs_of(plan.settings.objectives)]
-        self._flying: dict[Key, _Flight] = {}
-        self._climbing: deque[Record] = deque()
-        self._resumed: deque[Candidate] = deque()
-        self._told: set[int] = set()
-        self._next_event = 0
-        self._log = EventLog(folder.path)
-        self._rungs_folder = folder.path / "checkpoints" / "rungs"
+        self.proposer = Proposer(plan, sampling, self.work.known, first, population, screener)
+        for reason in COUNTED:
+            self.proposer.counts[reason] += sum(trial.user_attrs.get(reason, 0) for trial in store.trials)
+        self._script = script
         self._reporter = Reporter(
-            plan, folder, self.book, engine, observer, self.brake, presets=self._presets,
-            counts=self._proposer.counts, reference=reference,
-        )  # fmt: skip
+            plan, folder, self.book, engine, observer, self.brake, counts=self.proposer.counts, reference=reference
+        )
 
     def run(self) -> dict[str, object]:
         """Search, finals, results; returns the front document.
 
         Raises:
             KeyboardInterrupt: after everything finished so far is written.
-            WorkError: if not one candidate could be trained.
+            WorkError: if not one candidate could be trained, or nothing can be written any more.
         """
         self.brake.deadline = self._start + self.plan.settings.time_s
         try:
-            self._restore()
-            ended_by = self._search_while_there_is_a_target()
+            self.work.restore(self._reporter)
+            ended_by = self._follow(self._script) if self._script else self._search_while_there_is_a_target()
             if not self.book.succeeded:
                 self._explain_nothing()
-            self._tell_stopped()
-            self._run_finals()
+            self.work.tell_ended(self.book.records)
+            if not self._script:
+                self._run_finals()
         except KeyboardInterrupt:
             self._reporter.write("stopped", "interrupt")
             raise
         except Exception:
-            self._reporter.write("failed", "error")
+            with suppress(WorkError):  # a full disk: what went wrong first is what is told
+                self._reporter.write("failed", "error")
             raise
         finally:
-            self._latencies.close()
-            self._log.close()
-        shutil.rmtree(self._rungs_folder, ignore_errors=True)  # whoever is promoted in a longer run is trained anew
+            self.work.close()
+        self.work.clear_weights()
         document = self._reporter.write("finished", ended_by)
-        self._reporter.tell("done", None)
+        self._reporter.tell("done")
         return document
 
     def _explain_nothing(self) -> None:
@@ -141,36 +110,9 @@ class Search:
         why = errors or "the time was up before the first was"
         raise WorkError(f"none of {len(self.book.records)} candidates could be {done}: {why}")
 
-    # Taking up where the run was left.
-
-    def _restore(self) -> None:
-        records = self.book.records
-        by_trial = {record.trial: record for record in records if record.trial is not None}
-        events = [event for record in records for e in record.evaluations for event in valued(record, e)]
-        for trial in self.store.trials:
-            config = self.plan.space.config(trial.params)
-            events.append(asked(trial, config))
-            for reason in COUNTED:
-                self._proposer.counts[reason] += trial.user_attrs.get(reason, 0)
-            if trial.state.is_finished():
-                self._told.add(trial.number)
-            elif trial.number not in by_trial:
-                self._resume(trial.number, config, trial.user_attrs)
-        self._next_event = 1 + max((int(event["event"]) for event in events), default=-1)
-        self._standing.restore(records)
-        for record in records:
-            if record.trial is not None and record.trial not in self._told and record.outcome != "stopped":
-                self.store.finish(record.trial, *self._ending(record))  # a kill came between the record and its trial
-                self._told.add(record.trial)
-            if record.outcome == "stopped" and record.origin == "preset":
-                self._climbing.append(record)
-        self._log.begin(events)
-
-    def _resume(self, number: int, config: MobileViTConfig, attrs: dict[str, Any]) -> None:
-        """A proposal that was in flight when the run last ended."""
-        self._known.add(config.digest())
-        name = self._names.get(config.digest())
-        self._resumed.append(Candidate(config, number, name, "preset" if name else attrs["origin"], begun=-1))
+    def _follow(self, script: Script) -> EndedBy:
+        self._reporter.tell("search")
+        return follow(script, self.plan, self.work)
 
     # The search.
 
@@ -179,254 +121,99 @@ class Search:
         try:
             return self._search()
         except TargetUnavailable:
-            self._drain()
+            self.work.drain()
             if not self.book.succeeded:
                 raise
             return "target unavailable"
 
     def _search(self) -> EndedBy:
-        self._phase = "search"
+        self._reporter.tell("search")
         self._ended: EndedBy | None = None
-        self._reporter.tell("search", None)
         self._outside = deque(self._presets_outside())
         self._work_through(self._begin_next)
-        return self._ended or "trials"
+        return self._ended or "time"
 
     def _work_through(self, begin: Callable[[], bool]) -> None:
         """Begin what is due and settle what comes back, until nothing is due and nothing runs."""
         while True:
             nothing_due = self._fill(begin)
             if self.brake.pressed():
-                self._drain()
+                self.work.drain()
                 return
-            if nothing_due and not self._flying and not len(self._latencies):
+            if nothing_due and self.work.idle:
                 return
-            self._settle_what_comes()
+            self.work.wait()
 
     def _fill(self, begin: Callable[[], bool]) -> bool:
         """Keep the engine busy; whether it could be busier, but nothing is due at present."""
-        while self.engine.capacity > self.engine.running + len(self._latencies) and not self.brake.pressed():
-            if not self._take_off() and not begin():
+        while self.work.room:
+            if not self.work.take_off() and not begin():
                 return True
-            self._take_off()
         return False
 
     def _begin_next(self) -> bool:
         """Begin one thing that is due, the nearest to the front first; False if nothing is at present."""
-        if self._resumed:
-            self._latencies.submit(replace(self._resumed.popleft(), begun=self._event()))
+        if self.work.resumed:
+            self.work.begin(self.work.resumed.pop(0))
             return True
-        if self._climbing:
-            self._promote(self._climbing.popleft())
-            return True
+        for preset in self.book.named():  # what a front is compared with climbs whatever it reaches
+            if preset.outcome == "stopped" and not self._is_climbing(preset):
+                self.work.climb(preset)
+                return True
         return self._begin_promotion() or self._begin_new() or self._begin_last_promotion()
 
+    def _is_climbing(self, record: Record) -> bool:
+        latest = record.evaluations[-1]
+        return self.work.is_under_way(record.digest, latest.seed, latest.rung + 1)
+
     def _begin_promotion(self) -> bool:
-        promotion = self._standing.halving.next_promotion()
+        promotion = self.work.standing.halving.next_promotion()
         if promotion is None or self._is_late(SEARCH_SHARE):
             return False
-        self._promote(self.book.records[promotion.number])
+        self.work.climb(self.book.records[promotion.number])
         return True
 
     def _begin_last_promotion(self) -> bool:
         """No new candidates will come: places are given away once all who compete for them are known."""
-        promotion = self._standing.halving.next_promotion(closing=True)
+        promotion = self.work.standing.halving.next_promotion(closing=True)
         if promotion is None or (self._is_late(CLOSING_SHARE) and self.book.succeeded):
             return False
-        if len(self._latencies) or any(flight.task.rung < promotion.rung for flight in self._flying.values()):
+        lowest = self.work.lowest_under_way()
+        if lowest is not None and lowest < promotion.rung:
             return False
-        self._promote(self.book.records[promotion.number])
+        self.work.climb(self.book.records[promotion.number])
         return True
-
-    def _promote(self, record: Record) -> None:
-        """Send a candidate to the rung above those that it has reached."""
-        seed = self._first_seed(record)
-        reached = max(e.rung for e in record.evaluations if e.seed == seed and e.value is not None)
-        rung = reached + 1
-        if record.origin != "preset":
-            self._standing.halving.begin(rung, record.number)
-        task = Task(
-            record.config, seed, rung, reached, self._weights(record.digest, reached), self._keep(record.digest, rung)
-        )
-        self._submit(_Flight(task, self._event(), None, record.latency))
-
-    def _may_ask(self) -> bool:
-        """Whether the run's settings allow another new candidate."""
-        begun = self.book.proposed + len(self._latencies) + sum(f.candidate is not None for f in self._flying.values())
-        return begun < self.plan.settings.trials
 
     def _begin_new(self) -> bool:
         if self._ended is not None:
             return False
-        if not self._may_ask():
+        if self.book.proposed + self.work.new_under_way >= self.plan.settings.trials:
             self._ended = "trials"
             return False
         while self._outside:
             name, config = self._outside.popleft()
-            if config.digest() not in self._known:
-                self._known.add(config.digest())
-                self._latencies.submit(Candidate(config, None, name, "preset", self._event()))
+            if config.digest() not in self.work.known:
+                self.work.begin(Candidate(config, None, name, "preset", begun=-1))
                 return True
         late = ASKING_SHARE if self.plan.ladder.top else SEARCH_SHARE
-        if self._is_late(late) and self.book.records:
+        if self._is_late(late) and self.book.succeeded:
             self._ended = "time"
             return False
-        proposal = self._proposer.next(lambda: self._is_late(late), lambda: self._reporter.tell("search", None))
+        proposal = self.proposer.next(lambda: self._is_late(late), lambda: self._reporter.tell("search"))
         if proposal is None:
             self._ended = "space exhausted"
             return False
-        attrs = {EVENT: self._event(), "origin": proposal.origin, **proposal.passed_over}
-        trial = self._sampling.admit(proposal.draft, attrs)
-        self.store.admit(trial)
-        self._log.add(asked(trial, proposal.config))
-        self._known.add(proposal.config.digest())
-        name = self._names.get(proposal.config.digest())
-        self._latencies.submit(
-            Candidate(proposal.config, trial.number, name, "preset" if name else proposal.origin, self._event())
-        )
+        self.work.begin(self.work.admit(proposal))
         return True
 
     def _presets_outside(self) -> list[tuple[str, MobileViTConfig]]:
         """Presets that no trial proposes, inside the limits; of a table those that it has."""
-        replay = self.plan.replay
-        return [
-            (name, config)
-            for name, config in self._presets.items()
-            if config not in self.plan.space
-            and not self.plan.excess(config)
-            and (replay is None or replay.knows(config))
-        ]
+        plan = self.plan
+        outside = [(name, c) for name, c in plan.presets().items() if c not in plan.space and not plan.excess(c)]
+        return [(name, c) for name, c in outside if plan.replay is None or plan.replay.knows(c)]
 
     def _is_late(self, share: float) -> bool:
-        return self.elapsed() > share * self.plan.settings.time_s
-
-    # From a candidate to its record.
-
-    def _take_off(self) -> bool:
-        """Send the next candidate whose latency is known to be trained; whether there was one."""
-        timed = self._latencies.take()
-        if timed is None:
-            return False
-        candidate, latency = timed
-        seed = self._seeds(candidate.config)[0]
-        digest = candidate.config.digest()
-        flight = _Flight(Task(candidate.config, seed, 0, keep=self._keep(digest, 0)), candidate.begun, candidate, None)
-        if isinstance(latency, WorkError):
-            self._settle(flight, Evaluation(None, 0.0, str(latency), failure=Failure.LATENCY))
-            return True
-        flight = flight._replace(latency=latency)
-        if self.plan.limits.excess_after(None, latency.ms):
-            error = f"latency {latency.how} {latency.ms:.2f} ms, over --max-latency {self.plan.limits.latency_ms:g} ms"
-            self._settle(flight, Evaluation(None, 0.0, error, failure=Failure.LIMIT))
-            return True
-        self._submit(flight)
-        return True
-
-    def _submit(self, flight: _Flight) -> None:
-        key = _key(flight.task)
-        self._flying[key] = flight
-        self._reporter.under_way[flight.task.rung] += 1
-        remembered = self.memory.get(flight.task)
-        if remembered is not None:
-            self._settle(self._landed(flight.task), remembered)
-        else:
-            self.engine.submit(flight.task)
-
-    def _landed(self, task: Task) -> _Flight:
-        self._reporter.under_way[task.rung] -= 1
-        return self._flying.pop(_key(task))
-
-    def _settle_what_comes(self) -> None:
-        for task, evaluation in self.engine.wait(_LOOK_EVERY_S):
-            self._settle(self._landed(task), evaluation)
-        self._reporter.tick(self._phase)
-
-    def _settle(self, flight: _Flight, evaluation: Evaluation) -> None:
-        """Write down what came of a task; durable when this returns."""
-        task = flight.task
-        digest = task.config.digest()
-        old = self.book.get(digest)
-        if evaluation.stopped:
-            if old is not None and self._phase == "search" and old.origin != "preset":
-                self._standing.halving.drop(task.rung, old.number)
-            return
-        found = evaluated(self.plan, task, evaluation, flight.begun, self._event())
-        if old is None:
-            assert flight.candidate is not None
-            record = first_record(
-                self.plan, len(self.book.records), flight.candidate, flight.latency, found, evaluation
-            )
-            self.book.add(record)
-        else:
-            record = grown(self.plan, old, found, evaluation)
-            self.book.update(record)
-        ends = record.trial is not None and record.trial not in self._told and record.outcome != "stopped"
-        self.store.save(record, self._ending(record) if ends else None)
-        if ends and record.trial is not None:
-            self._told.add(record.trial)
-        if evaluation.value is not None and not evaluation.remembered:
-            self.memory.put(task, evaluation)
-        self._log.add(*valued(record, found))
-        if self._phase == "search":
-            self._standing.valued(record, task.rung, evaluation.value)
-            if record.outcome == "stopped" and record.origin == "preset":
-                self._climbing.append(record)
-            self._let_go_of_weights()
-        else:
-            self._reporter.finals_trained(len(self._lacking()) + len(self._flying))
-        self._reporter.write("running", None, lazily=True)
-        self._reporter.tell(self._phase, record)
-
-    def _ending(self, record: Record) -> tuple[TrialState, list[float] | None]:
-        """How the storage's trial ends: with the objectives of the full fidelity, or without values."""
-        state = _STORED_TRIALS.get(record.outcome, TrialState.COMPLETE)
-        if state != TrialState.COMPLETE:
-            return state, None
-        value = record.value_by_seed[self._first_seed(record)]
-        return state, [value, *(float(cost(record)) for cost in self._costs)]
-
-    def _tell_stopped(self) -> None:
-        """The search is over: candidates at lower rungs will not be promoted any more."""
-        for record in self.book.records:
-            if record.trial is not None and record.trial not in self._told:
-                self.store.finish(record.trial, *self._ending(record))
-                self._told.add(record.trial)
-
-    # Weights between rungs.
-
-    def _weights(self, digest: str, rung: int) -> Path:
-        return self._rungs_folder / f"{digest[:16]}-{rung}.safetensors"
-
-    def _keep(self, digest: str, rung: int) -> Path | None:
-        return self._weights(digest, rung) if rung < self.plan.ladder.top else None
-
-    def _let_go_of_weights(self) -> None:
-        """Remove the weights of those who will hardly be promoted; if they are after all, they are trained anew."""
-        if not self.plan.ladder.top:
-            return
-        wanted = {self._weights(self.book.records[p.number].digest, p.rung) for p in self._standing.halving.keepers()}
-        wanted |= {f.task.start for f in self._flying.values() if f.task.start is not None}
-        wanted |= {self._weights(r.digest, e.rung) for r in self._climbing for e in r.evaluations}
-        for path in self._rungs_folder.glob("*.safetensors"):
-            if path not in wanted:
-                path.unlink(missing_ok=True)
-
-    # The end of a run, or its interruption.
-
-    def _drain(self) -> None:
-        """Let what runs end its epoch and be saved; what is finished meanwhile is written down.
-
-        Raises:
-            KeyboardInterrupt: if that is why the run ends.
-        """
-        self.engine.stop()
-        until = self.brake.clock() + _GRACE_S
-        while self.engine.running and self.brake.clock() < until:
-            for task, evaluation in self.engine.wait(_LOOK_EVERY_S):
-                self._settle(self._landed(task), evaluation)
-        self._flying.clear()
-        if self.brake.interrupted:
-            raise KeyboardInterrupt
+        return self._elapsed() > share * self.plan.settings.time_s
 
     # The finals: every point of the front, and the presets, trained with further seeds.
 
@@ -436,28 +223,28 @@ class Search:
         A front chosen from single trainings favours lucky ones. Means move points off the front and others
         onto it, so the candidates are looked up anew after each training, until nobody lacks a seed.
         """
-        self._phase = "finals"
+        self._reporter.tell("finals")
         if not self.brake.pressed():
             self._work_through(self._begin_final)
 
     def _begin_final(self) -> bool:
         lacking = self._lacking()
-        self._reporter.finals_ahead = len(lacking) + len(self._flying)
+        self._reporter.finals_ahead = len(lacking)
         if not lacking or not self._time_for(lacking[0][0]):
             return False
-        record, seed = lacking[0]
-        self._submit(_Flight(Task(record.config, seed, self.plan.ladder.top), self._event(), None, record.latency))
+        self.work.again(*lacking[0])
         return True
 
     def _lacking(self) -> list[tuple[Record, int]]:
         """(record, seed) still to train, fewest seeds first so that a time limit cuts evenly."""
         members = {record.number: record for record in self._finalists()}
-        members |= {r.number: r for r in self.book.named() if r.succeeded}
+        members |= {record.number: record for record in self.book.named() if record.succeeded}
+        top = self.plan.ladder.top
         lacking = [
             (record, seed)
             for record in members.values()
-            for seed in self._seeds(record.config)
-            if seed not in record.value_by_seed and (record.digest, seed, self.plan.ladder.top) not in self._flying
+            for seed in self.work.seeds(record.config)
+            if seed not in record.value_by_seed and not self.work.is_under_way(record.digest, seed, top)
         ]
         return sorted(lacking, key=lambda pair: (pair[1], pair[0].number))
 
@@ -466,34 +253,17 @@ class Search:
         front, most = self.book.front.members, self.plan.settings.finals
         if most is None or len(front) <= most:
             return front
-        points = [[-record.value, *(float(cost(record)) for cost in self._costs)] for record in front]
+        points = [[-record.value, *self.work.costs(record)] for record in front]
         return tuple(front[index] for index in order(points, most))
 
     def _time_for(self, record: Record) -> bool:
         # Looking up what was recorded takes no time, whatever the recorded training took.
         trained = record.train_seconds / max(1, len(record.value_by_seed))
         expected = 0.0 if self.plan.replay is not None else trained
-        return self.elapsed() + expected < self.plan.settings.time_s
+        return self._elapsed() + expected < self.plan.settings.time_s
 
-    # What follows from the settings.
-
-    def elapsed(self) -> float:
-        """Seconds since this start."""
+    def _elapsed(self) -> float:
         return self.brake.clock() - self._start
-
-    def _event(self) -> int:
-        self._next_event += 1
-        return self._next_event - 1
-
-    def _first_seed(self, record: Record) -> int:
-        return self._seeds(record.config)[0]
-
-    def _seeds(self, config: MobileViTConfig) -> tuple[int, ...]:
-        """The seeds to value it with, the search's own first; of a table those that it has."""
-        settings = self.plan.settings
-        if self.plan.replay is not None:
-            return self.plan.replay.seeds(config)
-        return tuple(range(settings.seed, settings.seed + settings.final_seeds))
 
     def _remembered(self, key: str, make: Callable[[], T]) -> T:
         known: T | None = self.store.remembered(key)
@@ -502,10 +272,6 @@ class Search:
         value = make()
         self.store.remember(key, value)
         return value
-
-
-def _key(task: Task) -> Key:
-    return task.config.digest(), task.seed, task.rung
 
 
 def _population(trials: int) -> int:

@@ -6,6 +6,7 @@ so that it never says anything else; it is written anew when a run is carried on
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -70,18 +71,24 @@ class EventLog:
     def begin(self, events: Iterable[dict[str, Any]]) -> None:
         """Write the file anew from what is stored, and leave it open for more."""
         known = sorted(events, key=lambda event: int(event["event"]))
-        write_atomically(self._path, "".join(_lines(known)))
-        self._stream = self._path.open("a", encoding="utf-8")
+        with suppress(OSError):
+            write_atomically(self._path, "".join(_lines(known)))
+            self._stream = self._path.open("a", encoding="utf-8")
 
     def add(self, *events: dict[str, Any]) -> None:
         """Append events."""
-        if self._stream is not None:
+        if self._stream is None:
+            return
+        try:
             self._stream.write("".join(_lines(events)))
             self._stream.flush()
+        except OSError:
+            self.close()
 
     def close(self) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):
+                self._stream.close()
             self._stream = None
 
 

@@ -6,7 +6,8 @@ would disturb a measurement. Beside workers a measurement has a thread of its ow
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import TargetUnavailable, WorkError
@@ -29,6 +30,10 @@ class Candidate:
     name: str | None
     origin: Origin
     begun: int
+
+    def at(self, event: int) -> Self:
+        """The same, begun at that event."""
+        return replace(self, begun=event)
 
 
 Timed = tuple[Candidate, LatencyFact | WorkError]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from mvit_search.architecture import MobileViTConfig
+from mvit_search.errors import WorkError
 from mvit_search.records import Record, RunFolder, best
 from mvit_search.search.book import Book
 from mvit_search.search.brake import Brake
@@ -29,20 +29,25 @@ class Reporter:
 
     def __init__(
         self, plan: Plan, folder: RunFolder, book: Book, engine: Engine, observer: Observer, brake: Brake, *,
-        presets: Mapping[str, MobileViTConfig], counts: Mapping[str, int], reference: Mapping[str, float],
+        counts: Mapping[str, int], reference: Mapping[str, float],
     ) -> None:  # fmt: skip
         self._plan, self._folder, self._book, self._engine = plan, folder, book, engine
         self._observer, self._brake, self._counts, self._reference = observer, brake, counts, reference
-        self._untrained = [untrained_row(plan, name, config) for name, config in presets.items()]
+        self._untrained = [untrained_row(plan, name, config) for name, config in plan.presets().items()]
         self._start = brake.clock()
         self._next_write = self._next_tick = 0.0
         self._finals_done = 0
+        self._phase = "search"
         self.finals_ahead = 0
         self.under_way = [0] * len(plan.ladder.rungs)
         self._history: list[tuple[float, float]] = []
 
     def write(self, state: str, ended_by: EndedBy | None, *, lazily: bool = False) -> dict[str, object]:
-        """Write the result files and return the front document; `lazily` not if that was done just now."""
+        """Write the result files and return the front document; `lazily` not if that was done just now.
+
+        Raises:
+            WorkError: they cannot be written.
+        """
         begin = time.monotonic()
         if lazily and begin < self._next_write:
             return {}
@@ -50,23 +55,31 @@ class Reporter:
             self._plan, self._folder, self._book, self._untrained, self._counts, state=state, ended_by=ended_by,
             reference=self._reference,
         )  # fmt: skip
-        self._folder.write_results(document, self._book.records, self._book.front.members)
+        try:
+            self._folder.write_results(document, self._book.records, self._book.front.members)
+        except OSError as error:
+            rule = f"{self._folder.path} cannot be written ({error.strerror})"
+            raise WorkError(f"{rule}: free space or give leave, then carry on; nothing finished is lost") from None
         end = time.monotonic()
         self._next_write = end + _PAUSES * (end - begin)
         return document
 
-    def finals_trained(self, ahead: int) -> None:
-        """One training of the finals is done, and so many are left."""
-        self._finals_done += 1
-        self.finals_ahead = ahead
+    def settled(self, record: Record) -> None:
+        """A candidate was valued: write what follows, unless that was done just now, and tell."""
+        if self._phase == "finals":
+            self._finals_done += 1
+            self.finals_ahead = max(0, self.finals_ahead - 1)
+        self.write("running", None, lazily=True)
+        self.tell(self._phase, record)
 
-    def tick(self, phase: str) -> None:
+    def tick(self) -> None:
         """Let the clock be seen to go on while nothing else happens."""
         if time.monotonic() >= self._next_tick:
-            self.tell(phase, None)
+            self.tell(self._phase)
 
-    def tell(self, phase: str, record: Record | None) -> None:
+    def tell(self, phase: str, record: Record | None = None) -> None:
         """Tell the observer how things stand; `record` is the candidate that was just valued."""
+        self._phase = phase
         self._next_tick = time.monotonic() + _TICK_S
         book, settings = self._book, self._plan.settings
         elapsed = self._brake.clock() - self._start

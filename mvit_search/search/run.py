@@ -12,6 +12,7 @@ from mvit_search.search.driver import SEARCH_SHARE, Search
 from mvit_search.search.earlier import Earlier, load_earlier
 from mvit_search.search.engines import Engine, EngineSettings, EvaluatorFactory, InProcess, open_engine
 from mvit_search.search.factories import ScorerFactory, TrainerFactory
+from mvit_search.search.following import Script
 from mvit_search.search.known import KeyMaker, KnownEvaluations
 from mvit_search.search.memory import Memory, NoMemory, Recall
 from mvit_search.search.plan import Plan, prepare
@@ -42,6 +43,7 @@ def run_search(
         KeyboardInterrupt: after everything finished so far is written.
     """
     plan = prepare(settings)
+    script = _script(settings, folder, plan)
     watcher, brake = observer or Silent(), brake or Brake()
     with Store.open(folder, plan.shape, settings.storage, plan.pins()) as store:
         earlier = _earlier(plan, folder, store)
@@ -55,11 +57,36 @@ def run_search(
             patient = _patient(plan, watcher, brake)
             search = Search(
                 patient, store, folder, engine, watcher, brake=brake, screener=screener, memory=memory,
-                earlier=earlier.configs,
+                earlier=earlier.configs, script=script,
             )  # fmt: skip
-            return search.run()
+            document = search.run()
+            return document if script is None else {**document, "replay": _compared(script, settings, search)}
         finally:
             engine.close()
+
+
+def _script(settings: RunSettings, folder: RunFolder, plan: Plan) -> Script | None:
+    """The events of the run that is replayed.
+
+    Raises:
+        InputError: there is none, or it was made with what cannot be had here; says what differs.
+    """
+    if settings.replay_run is None:
+        return None
+    older = find_run(settings.replay_run, folder.path.parent)
+    if older.path.resolve() == folder.path.resolve():
+        raise InputError("--replay", settings.replay_run, "is the run that would be written", "give another --name")
+    pins, own = older.read_run().get("pins", {}), plan.pins()
+    for key, value in own.items():
+        if pins.get(key) != value:
+            rule = f"was made with another {key} ({pins.get(key)}, not {value})"
+            raise InputError("--replay", settings.replay_run, rule, "it cannot be repeated as it was")
+    return Script.of(older)
+
+
+def _compared(script: Script, settings: RunSettings, search: Search) -> dict[str, Any]:
+    same, steps = script.compare(search.book.records)
+    return {"of": settings.replay_run, "valuations": steps, "same": same}
 
 
 def describe(folder: RunFolder, plan: Plan) -> None:

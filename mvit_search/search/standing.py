@@ -3,8 +3,8 @@
 Only valuations with the search's own seed count here: further seeds come in the finals, and a run that goes on after
 them should decide as one that has not had them.
 
-Samplers are told of every candidate as soon as it was valued at the lowest rung. Its value is carried up to the scale of
-the highest rung (translation.py) and told anew as more is known; nothing of that enters a front.
+Samplers are told of every candidate as soon as it was valued at the lowest rung. Its value is carried up to the scale
+of the highest rung (translation.py) and told anew as more is known; nothing of that enters a front.
 """
 
 from collections.abc import Callable, Iterable
