@@ -21,6 +21,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
         "proxy_throughput.py",
         "cifar10_table.py",
         "proxy_recipes.py",
+        "ladder_schedules.py",
     ],
 )
 def test_a_benchmark_prints_its_ratio(name):
