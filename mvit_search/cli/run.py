@@ -11,7 +11,7 @@ import typer
 from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, ResultsDirOption
 from mvit_search.cli.front import print_front
 from mvit_search.cli.output import print_json, say
-from mvit_search.cli.run_settings import given_settings, run_folder, settings_of
+from mvit_search.cli.run_settings import given_settings, replayed_settings, run_folder, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,6 +177,8 @@ def run(
         workers=workers, engine=engine, ray_address=ray_address, storage=storage, cache=False if no_cache else None,
         from_run=from_run, configs_from=configs_from, replay_run=replay, finals=finals,
     )  # fmt: skip
+    if replay is not None:
+        given = {**replayed_settings(replay, results_dir), **given}
     folder = run_folder(given, results_dir, name, resume)
     if resume:
         given = {**settings_of(folder), **given}

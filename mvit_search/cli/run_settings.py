@@ -55,6 +55,8 @@ def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resum
     from mvit_search.errors import InputError, UnknownNameError
     from mvit_search.records import RunFolder, run_names
 
+    if name is None and "replay_run" in given:
+        name = f"{Path(given['replay_run']).name}-replay"
     if not (name and resume):
         for required, example in (("budget", "--budget 6M"), ("target", "--target iphone12")):
             if required not in given:
@@ -72,6 +74,15 @@ def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resum
     if resume and not folder.exists():
         raise UnknownNameError("run", name, run_names(results_dir))
     return folder
+
+
+def replayed_settings(run: str, results_dir: Path) -> dict[str, Any]:
+    """What a run was made with, for going through its events again: everything trained, nothing taken from the cache."""
+    from mvit_search.records import find_run
+
+    settings = settings_of(find_run(run, results_dir))
+    kept = {key: value for key, value in settings.items() if key not in ("engine", "workers", "ray_address", "storage")}
+    return {**kept, "cache": False}
 
 
 def settings_of(folder: "RunFolder") -> dict[str, Any]:
