@@ -103,7 +103,7 @@ def make_halving_document(
     rows = [record.row(run) for record in front]
     for row, record in zip(rows, front, strict=True):
         row["indistinguishable_from"] = [f"{run}/{number}" for number in level[record.number]]
-    failed = [record.failure for record in records if record.outcome == "failed"]
+    failed = [record.failure or "error" for record in records if record.outcome == "failed"]
     return make_document(run, records) | {
         "objectives": list(objectives), "ladder": [str(epochs) for epochs in LADDER], "eta": 3,
         "limits": {"params": 6_000_000, "macs": 2_500_000_000, "latency_ms": 12.0, "min_top1": 0.5},

@@ -30,7 +30,8 @@ _FLAGS = {
     "recipe": "recipe", "patience_s": "patience", "objectives": "objective", "max_macs": "max-macs",
     "max_memory_bytes": "max-memory", "max_weight_bytes": "max-weights", "max_latency_ms": "max-latency",
     "min_top1": "min-top1", "fidelity": "fidelity", "rungs": "rungs", "eta": "eta", "engine": "engine",
-    "workers": "workers",
+    "workers": "workers", "finals": "finals", "ray_address": "ray-address", "storage": "storage", "from_run": "from",
+    "configs_from": "configs-from", "replay_run": "replay",
 }  # fmt: skip
 
 
@@ -72,6 +73,8 @@ def reproduce_command(run: Mapping[str, Any], name: str, results_dir: Path = _RE
             values = settings[key] if isinstance(settings[key], (list, tuple)) else [settings[key]]
             for value in values:
                 parts += [f"--{flag}", _flag_value(key, value)]
+    if settings.get("cache") is False:
+        parts.append("--no-cache")
     if results_dir != _RESULTS_DIR:
         parts += ["--results-dir", str(results_dir)]
     return shlex.join([*parts, "--name", name])
@@ -186,7 +189,9 @@ def _objectives(document: FrontDocument) -> str:
 
 def _other_limits(document: FrontDocument) -> str:
     given = {key: most for key, most in document.limits.items() if most is not None}
-    parts = [f"at most {COSTS[key].text(given[key])}" for key in COSTS if key in given and key != "params"]
+    named = {"latency_ms": " latency", "weight_bytes": " weights", "peak_activation_bytes": " peak activations"}
+    costed = [key for key in COSTS if key in given and key != "params"]  # the budget has its own line
+    parts = [f"at most {COSTS[key].text(given[key])}{named.get(key, '')}" for key in costed]
     parts += [f"at least {100 * given['min_top1']:.1f} % top-1"] if "min_top1" in given else []
     return ", ".join(parts)
 

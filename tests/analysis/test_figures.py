@@ -155,5 +155,5 @@ def test_without_latency_the_axis_is_another_cost(records):
     assert data.cost_axis == "Parameters (M)"
     assert data.title == "Accuracy against number of parameters"
     by_ref = {f"demo/{record.number}": record for record in records}
-    assert [mark.cost for mark in data.front] == [by_ref[mark.ref].params / 1e6 for mark in data.front]
+    assert [mark.cost for mark in data.front] == pytest.approx([by_ref[m.ref].params / 1e6 for m in data.front])
     assert not any(mark.left or mark.right for mark in data.front)

@@ -17,7 +17,15 @@ from mvit_search.records import RunFolder
 from mvit_search.search.settings import RunSettings
 from tests.analysis.locks import held_lock
 from tests.browser import needs_chromium, rendered, tags
-from tests.run_fixtures import make_document, make_record, make_run, run_description
+from tests.run_fixtures import (
+    THREE_OBJECTIVES,
+    make_document,
+    make_halving_document,
+    make_halving_records,
+    make_record,
+    make_run,
+    run_description,
+)
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -113,25 +121,38 @@ def test_a_browser_draws_the_report(demo_run, tmp_path):
     assert "Share" not in "".join(re.findall(r'data-title="([^"]*)"', dom))
 
 
-def test_the_command_to_reproduce_has_only_flags_that_exist():
-    flags = set(re.findall(r"--[a-z-]+", reproduce_command(run_description("demo"), "again")))
+ALL_SETTINGS = {
+    "target": "http://127.0.0.1:8765", "budget": 6_000_000, "images": 100, "data_fraction": 0.5, "epochs": 3,
+    "proxy_size": 32, "recipe": "mine.yaml", "prescreen": "synflow:4", "proxy": "zero-cost:zen", "stand_in": "iphone12",
+    "objectives": ("top1", "latency_ms", "macs"), "max_macs": 10**9, "max_memory_bytes": 10**7, "finals": 4,
+    "max_weight_bytes": 10**7, "max_latency_ms": 7.5, "min_top1": 0.5, "fidelity": "halving", "rungs": "1,3",
+    "engine": "ray", "workers": 2, "ray_address": "127.0.0.1:6379", "storage": "sqlite:///x", "cache": False,
+    "from_run": "a", "configs_from": "b", "replay_run": "c",
+}  # fmt: skip
+
+
+def test_the_command_to_reproduce_leaves_no_setting_out_and_has_only_flags_that_exist():
+    settings = RunSettings(**ALL_SETTINGS).model_dump(mode="json")
+    assert None not in settings.values(), "name every setting above"
+    command = shlex.split(reproduce_command({"settings": settings}, "again"))
+    flags = [word for word in command if word.startswith("--")]
+    # The name is no setting; objectives are given one by one.
+    assert len(flags) - len({"--name"}) - (3 - 1) == len(settings)
+    assert command[command.index("--recipe") + 1] == "mine.yaml"
+    assert command[command.index("--max-latency") + 1] == "7.5ms"
+    assert [command[i + 1] for i, word in enumerate(command) if word == "--objective"] == ["top1", "latency_ms", "macs"]
     done = subprocess.run(
         [sys.executable, "-c", "from mvit_search.cli import main; main()", "run", "--help"],
         capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1"},
     )  # fmt: skip
-    assert flags <= set(re.findall(r"--[a-z-]+", done.stdout)), done.stderr
+    assert {*flags} <= {*re.findall(r"--[a-z0-9-]+", done.stdout)}, done.stderr
 
 
-def test_the_command_to_reproduce_leaves_no_setting_out():
-    given = {
-        "target": "http://127.0.0.1:8765", "budget": 6_000_000, "images": 100, "data_fraction": 0.5, "epochs": 3,
-        "proxy_size": 32, "recipe": "mine.yaml", "prescreen": "synflow:4", "proxy": "zero-cost:zen",
-        "stand_in": "iphone12",
-    }  # fmt: skip
-    settings = RunSettings(**given).model_dump(mode="json")
-    command = shlex.split(reproduce_command({"settings": settings}, "again"))
-    assert len(command) == len(["mvit-search", "run", "--name", "again"]) + 2 * len(settings)
-    assert command[command.index("--recipe") + 1] == "mine.yaml"
+def test_the_command_to_reproduce_leaves_out_what_changes_nothing():
+    settings = RunSettings(target="iphone12", budget=6_000_000).model_dump(mode="json")
+    flags = {*re.findall(r"--[a-z0-9-]+", reproduce_command({"settings": settings}, "again"))}
+    assert not flags & {"--objective", "--fidelity", "--eta", "--proxy", "--patience", "--no-cache"}
+    assert {"--budget", "--seed", "--sampler", "--trials"} <= flags
 
 
 def test_a_list_in_a_recipe_reads_as_one(tmp_path):
@@ -207,3 +228,64 @@ def test_text_that_is_no_unicode_is_an_input_error(demo_run):
     demo_run.write_run(demo_run.read_run() | {"git_revision": "\ud800"})
     with pytest.raises(InputError, match="no Unicode"):
         write_report(demo_run, demo_run.report_file)
+
+
+@pytest.fixture(scope="module", params=[("top1", "latency_ms"), THREE_OBJECTIVES], ids=["two", "three"])
+def halving_run(request, tmp_path_factory):
+    """A run with successive halving, and its report."""
+    records = make_halving_records(objectives=request.param)
+    document = make_halving_document("demo", records, request.param)
+    folder = make_run(tmp_path_factory.mktemp("results"), records=records, document=document)
+    return folder, records, html_of(folder)
+
+
+def test_a_report_shows_what_was_stopped_under_titles_that_say_so(halving_run):
+    _, records, html = halving_run
+    stopped = [record for record in records if record.outcome == "stopped"]
+    table = html.partition("<h2>Stopped at a lower rung</h2>")[2].partition("</section>")[0]
+    assert "Top-1 where it stopped" in table
+    for record in stopped:
+        highest = record.evaluations[-1]
+        assert f'<th scope="row">demo/{record.number}</th>' in table
+        assert f"{highest.rung + 1} of 3 ({highest.epochs} epoch" in table
+    # Nowhere else: neither among the architectures nor in the table of the front.
+    before = html.partition("<h2>Front and presets</h2>")[2].partition("<h2>Stopped")[0]
+    assert not any(f">demo/{record.number}<" in before for record in stopped)
+    text = unescape(html)
+    assert f"{len(stopped)} candidates were stopped at a lower rung. Their top-1 comes from a shorter training" in text
+    assert "failures: 2 diverged" in text
+    assert "successive halving over rungs of 1, 3, 9 epochs; about one of 3 candidates goes on" in text
+    assert "at most 12.0 ms latency, at most 2.50G MACs, at least 50.0 % top-1" in text
+
+
+def test_a_report_of_old_documents_says_nothing_of_rungs(demo_run):
+    html = html_of(demo_run)
+    body = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    for words in ("rung", "halving", "Objectives", "Other limits", "failures:", "neighbour"):
+        assert words not in body, words
+
+
+def test_the_sentences_name_every_cost_that_was_optimised(halving_run):
+    folder, _, html = halving_run
+    lead = unescape(html.partition('<p class="lead">')[2].partition("</p>")[0])
+    three = len(folder.read_front()["objectives"]) == 3
+    assert ("latency and peak activation memory" in lead or "as cheap" in lead) == three
+
+
+@needs_chromium
+def test_a_browser_draws_rungs_and_colours_and_wraps_titles_where_it_is_narrow(halving_run, tmp_path):
+    folder, _, html = halving_run
+    narrow = tmp_path / "narrow.html"
+    narrow.write_text(html.replace("</head>", "<style>main { width: 400px !important }</style></head>"))
+    dom = rendered(narrow.as_uri(), tmp_path / "profile")
+    assert "Stopped at a lower rung, value there" in dom
+    assert ("colour: Peak activations (MiB)" in dom) == (len(folder.read_front()["objectives"]) == 3)
+    title = re.findall(r'<text class="gtitle"[^>]*>(.*?)</text>', dom)[0]
+    assert title.count('class="line"') > 1
+
+
+def test_a_document_of_unknown_objectives_is_one_line(demo_run):
+    for keys in (["top1"], ["top1", "speed"], ["latency_ms", "params"], ["top1", "macs", "macs"]):
+        with pytest.raises(InputError, match=r"front document: objectives: .*must hold top1 and others of") as told:
+            report_html({}, demo_run.read_front() | {"objectives": keys}, ())
+        assert "\n" not in str(told.value)

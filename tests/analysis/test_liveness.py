@@ -1,7 +1,8 @@
 import pytest
 
 from mvit_search.analysis import is_alive, read_front_now
-from mvit_search.search.store import Store
+from mvit_search.search.store import Store, StudyShape
+from mvit_search.space import load_space
 from tests.analysis.locks import held_lock
 from tests.run_fixtures import make_document, make_run
 
@@ -16,10 +17,11 @@ def test_a_run_is_alive_for_as_long_as_its_lock_is_held(demo_run):
 
 
 def test_the_lock_is_the_one_that_a_search_holds(demo_run):
-    with Store.open(demo_run):
+    shape = StudyShape(("maximize", "minimize"), load_space("mobilevit-mini").distributions())
+    with Store.open(demo_run, shape):
         assert is_alive(demo_run)
     assert not is_alive(demo_run)
-    with Store.open(demo_run):
+    with Store.open(demo_run, shape):
         pass
 
 

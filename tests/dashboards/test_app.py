@@ -13,7 +13,7 @@ from mvit_search._files import bundled
 from mvit_search.records import RunFolder
 from tests.analysis.locks import held_lock
 from tests.browser import needs_chromium, rendered
-from tests.run_fixtures import make_run
+from tests.run_fixtures import THREE_OBJECTIVES, make_halving_document, make_halving_records, make_run
 
 FOLDER = bundled("dashboards")
 
@@ -183,6 +183,46 @@ def test_the_latency_of_a_pick_says_how_it_is_known(app, demo_run):
     answer = show(app, "demo", picked=ref)
     assert "Latency (predicted)" in json.dumps(answer["candidate"])
     assert "Latency (predicted)" in json.dumps(answer["front-table"])
+
+
+@pytest.fixture
+def halving(demo_run):
+    """A run of three objectives with successive halving, beside `demo`; its records."""
+    records = make_halving_records(objectives=THREE_OBJECTIVES)
+    document = make_halving_document("halving", records, THREE_OBJECTIVES)
+    make_run(demo_run.path.parent, "halving", records=records, document=document)
+    return records
+
+
+def test_a_stopped_candidate_can_be_picked_and_says_which_rung_it_reached(app, halving):
+    stopped = next(record for record in halving if record.outcome == "stopped")
+    ref, highest = f"halving/{stopped.number}", stopped.evaluations[-1]
+    answer = show(app, "halving", picked=ref)
+    details, table = json.dumps(answer["candidate"]), json.dumps(answer["front-table"])
+    rung = f"{highest.rung + 1} of 3 ({highest.epochs} epoch"
+    for part in (details, table):
+        assert "Top-1 where it stopped" in part
+        assert f"{100 * highest.value:.1f} %" in part
+        assert rung in part
+    assert "Top-1 (proxy)" not in details
+    # Folded up, unless what is picked is in there.
+    folded = [part["props"]["open"] for part in answer["front-table"]["children"] if part["type"] == "Details"]
+    assert folded == [True]
+    assert show(app, "halving")["front-table"]["children"][-1]["props"]["open"] is False
+
+
+def test_the_counts_name_what_was_stopped_and_why_others_failed(app, halving):
+    counts = json.dumps(show(app, "halving")["state"])
+    stopped = sum(record.outcome == "stopped" for record in halving)
+    assert f"{stopped} stopped at a lower rung, 2 failed (2 diverged)" in counts
+
+
+def test_a_third_objective_is_in_the_figure_and_the_sentences(app, halving):
+    answer = show(app, "halving")
+    names = [trace["name"] for trace in answer["front-figure"]["figure"]["data"]]
+    assert "Pareto front, colour: Peak activations (MiB)" in names
+    assert "peak activation memory" in json.dumps(answer["verdict"])
+    assert "neighbours" in json.dumps(answer["front-table"])
 
 
 @pytest.mark.parametrize("name", ["../results/demo", "/etc", "nothing", ""])
