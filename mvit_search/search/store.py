@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
+from mvit_search._files import sweep_temporary
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.records import Record, RunFolder
 from mvit_search.search.storage import Backing, FileLock, hold_folder, open_backing
@@ -66,6 +67,7 @@ class Store:
         ]
         lock = hold_folder(folder.path)
         try:
+            sweep_temporary(folder.path)  # of a run that was killed: the lock says that nobody writes now
             backing = open_backing(folder.path, url, name, directions, shape.distributions)
         except BaseException:
             lock.close()
