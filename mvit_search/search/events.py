@@ -34,7 +34,8 @@ def asked(trial: FrozenTrial, config: MobileViTConfig) -> dict[str, Any]:
 def valued(record: Record, evaluated: Evaluated) -> tuple[dict[str, Any], dict[str, Any]]:
     """A valuation began (at a higher rung: a promotion), and ended."""
     what = {"digest": record.digest, "seed": evaluated.seed, "rung": evaluated.rung}
-    kind = "promote" if evaluated.rung and record.origin != "preset" and len(record.evaluations) > 1 else "begin"
+    climbed = any(e.seed == evaluated.seed and e.rung < evaluated.rung for e in record.evaluations)
+    kind = "promote" if climbed and record.origin != "preset" else "begin"
     begun = {"event": evaluated.begun, "kind": kind, **what, **({"name": record.name} if record.name else {})}
     ended = {
         "event": evaluated.ended, "kind": "end", "candidate": record.number, **what, "value": evaluated.value,

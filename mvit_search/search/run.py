@@ -53,7 +53,8 @@ def run_search(
         engine = _engine(plan, folder, evaluator, watcher, brake)
         try:
             screener = _scorer(plan, plan.prescreen.name)() if plan.prescreen else None
-            memory = _memory(plan, earlier, watcher.notice)
+            # What somebody else values is no training of this recipe, and must not be kept as one.
+            memory = NoMemory() if evaluator is not None else _memory(plan, earlier, watcher.notice)
             patient = _patient(plan, watcher, brake)
             search = Search(
                 patient, store, folder, engine, watcher, brake=brake, screener=screener, memory=memory,

@@ -8,48 +8,45 @@ import pytest
 
 from mvit_search.records import RunFolder
 from mvit_search.search import Store
-from tests.search.fakes import FormulaEvaluator, FormulaScreener, Killed, search
+from tests.search.fakes import FormulaEvaluator, FormulaScreener, Killed, make_plan, search
 from tests.search.test_driver import TINY_SPACE
 
 SETTINGS = {"trials": 9, "budget": 6_000_000, "final_seeds": 1, "prescreen": "synflow:3"}
 
 
 def trials(path):
-    with Store.open(RunFolder(path)) as store:
-        return list(store.study.trials)
+    with Store.open(RunFolder(path), make_plan().shape) as store:
+        return list(store.trials)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """(trainings, document, journal lines, screened) of a run that nothing disturbed."""
+    """(folder, trainings, document, journal lines, screener) of a run that nothing disturbed."""
     run = tmp_path_factory.mktemp("prescreened") / "run"
     evaluator, screener = FormulaEvaluator(), FormulaScreener()
     document = search(run, evaluator, screener=screener, **SETTINGS)
-    return run, evaluator.done, document, (run / "study.journal").read_bytes().splitlines(keepends=True), screener.done
+    return run, evaluator.done, document, (run / "study.journal").read_bytes().splitlines(keepends=True), screener
 
 
-def test_the_best_of_each_pool_is_trained_and_the_rest_are_told_nothing(uninterrupted):
-    run, done, document, _, screened = uninterrupted
+def test_the_best_of_each_pool_is_trained_and_the_rest_leave_a_count(uninterrupted):
+    run, done, document, _, screener = uninterrupted
+    screened, scores = screener.done, screener.scores
     records = RunFolder(run).records()
     assert document["trained"] == len(done) == 9
     assert document["prescreened"] == 2 * 3
     assert len(screened) == len(set(screened)) == 3 * 3
     assert [r.origin for r in records] == ["preset"] * 3 + ["initial"] * 3 + ["sampler"] * 3
-    pools = {}
-    for trial in trials(run):
-        if "pool" in trial.user_attrs:
-            pools.setdefault(trial.user_attrs["pool"], []).append(trial)
-    assert [len(pool) for pool in pools.values()] == [3, 3, 3]
-    for number, pool in pools.items():
-        best = max(pool, key=lambda trial: trial.user_attrs["prescreen_score"])
-        assert records[number].trial == best.number
-        assert all(t.state.name == "FAIL" and t.values is None for t in pool if t is not best)
-        assert {t.user_attrs["outcome"] for t in pool if t is not best} == {"prescreened"}
+    found = trials(run)
+    assert len(found) == 9
+    assert [trial.user_attrs.get("prescreened", 0) for trial in found] == [0] * 6 + [2] * 3
+    for place, record in enumerate(records[6:]):
+        pool = screened[3 * place : 3 * place + 3]
+        assert pool.index(record.digest) == scores[3 * place : 3 * place + 3].index(max(scores[3 * place : 3 * place + 3]))
 
 
 @pytest.mark.parametrize("share", [0.58, 0.71, 0.77, 0.88, 0.97])
 def test_a_journal_cut_anywhere_carries_on_alike(tmp_path, uninterrupted, share):
-    _, done, wanted, journal, screened = uninterrupted
+    _, done, wanted, journal, _ = uninterrupted
     line = int(share * len(journal))
     torn = int(100 * share) % 2 == 0
     run = tmp_path / "run"
@@ -60,53 +57,37 @@ def test_a_journal_cut_anywhere_carries_on_alike(tmp_path, uninterrupted, share)
     assert _without_place(found) == _without_place(wanted)
     known = sum(b'"candidate:' in entry for entry in journal[:line])
     assert evaluator.done == done[known:]
-    noted = sum(b'"prescreen_score"' in entry for entry in journal[:line])
-    assert screener.done == screened[noted:]
 
 
-@pytest.mark.parametrize("kill_at", [1, 4, 6])
-def test_killed_while_the_rest_of_a_pool_is_told(tmp_path, uninterrupted, monkeypatch, kill_at):
+@pytest.mark.parametrize("kill_at", [1, 4, 8])
+def test_killed_while_a_pool_is_scored(tmp_path, uninterrupted, kill_at):
     _, done, wanted, *_ = uninterrupted
-    real, told = Store.tell_unevaluated, []
 
-    def tell(self, *arguments):
-        told.append(None)
-        if len(told) == kill_at:
-            raise Killed
-        real(self, *arguments)
+    class Mortal(FormulaScreener):
+        def evaluate(self, task):
+            if len(self.done) == kill_at:
+                raise Killed
+            return super().evaluate(task)
 
     first, second = FormulaEvaluator(), FormulaEvaluator()
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "tell_unevaluated", tell)
-        with suppress(Killed):
-            search(tmp_path / "run", first, screener=FormulaScreener(), **SETTINGS)
+    with pytest.raises(Killed):
+        search(tmp_path / "run", first, screener=Mortal(), **SETTINGS)
     found = search(tmp_path / "run", second, screener=FormulaScreener(), **SETTINGS)
     assert first.done + second.done == done
     assert _without_place(found) == _without_place(wanted)
 
 
-@pytest.mark.parametrize("kill_at", [9, 20])
+@pytest.mark.parametrize("kill_at", [7, 8])
 def test_killed_where_proposals_are_fruitless(tmp_path, monkeypatch, kill_at):
     """A low limit, so that pools are trained before they are full, and candidates drawn by us stand in them."""
     monkeypatch.setattr("mvit_search.search.proposer._FRUITLESS_LIMIT", 2)
     settings = {**SETTINGS, "budget": 2_000_000, "sampler": "random"}
     whole = FormulaEvaluator()
     wanted = search(tmp_path / "whole", whole, screener=FormulaScreener(), **settings)
-    pools = [t.user_attrs["pool"] for t in trials(tmp_path / "whole") if "pool" in t.user_attrs]
-    assert min(pools.count(pool) for pool in set(pools)) < 3
-    real, told = Store.tell_rejected, []
-
-    def tell(self, *arguments):
-        told.append(None)
-        if len(told) == kill_at:
-            raise Killed
-        real(self, *arguments)
-
-    first, second = FormulaEvaluator(), FormulaEvaluator()
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "tell_rejected", tell)
-        with suppress(Killed):
-            search(tmp_path / "run", first, screener=FormulaScreener(), **settings)
+    assert wanted["prescreened"] < 2 * 3
+    first, second = FormulaEvaluator(kill_at=kill_at), FormulaEvaluator()
+    with suppress(Killed):
+        search(tmp_path / "run", first, screener=FormulaScreener(), **settings)
     found = search(tmp_path / "run", second, screener=FormulaScreener(), **settings)
     assert first.done + second.done == whole.done
     assert _without_place(found) == _without_place(wanted)

@@ -14,11 +14,11 @@ from mvit_search.errors import ConflictError, InputError, UnknownNameError, Work
 from mvit_search.proxy import parse_recipe
 from mvit_search.proxy.zero_cost import score
 from mvit_search.records import RunFolder
-from mvit_search.search import Evaluation, RunSettings, Store, prepare, run_search
+from mvit_search.search import Evaluation, RunSettings, Task, prepare, run_search
 from mvit_search.search.evaluator import ZeroCostEvaluator
 from mvit_search.search.progress import Silent
 from mvit_search.search.proxies import Prescreen, ProxyChoice, parse_prescreen, parse_proxy
-from mvit_search.search.run import _evaluator
+from mvit_search.search.run import _factory
 from mvit_search.space import load_space
 from tests.search.fakes import FormulaEvaluator, FormulaScreener, make_plan, search
 
@@ -81,7 +81,7 @@ def test_settings_that_contradict_the_proxy(settings, words):
 
 def test_the_proxy_decides_the_evaluator_and_is_pinned(tmp_path):
     plan = prepare(RunSettings(**SMALL, proxy="zero-cost:naswot"))
-    worker = _evaluator(plan)
+    worker = _factory(plan, tmp_path, None)()
     assert isinstance(worker, ZeroCostEvaluator)
     assert worker.name == "naswot"
     assert plan.pins()["proxy"] == "zero-cost:naswot"
@@ -130,7 +130,7 @@ def test_a_fraction_of_the_data_is_another_run():
 def test_the_evaluator_gives_the_score(name):
     space, data = load_space("mobilevit-mini"), load_data("digits", image_size=32, max_images=100)
     config = space.smallest()
-    found = ZeroCostEvaluator(name, data, relative_size=space.relative_size).evaluate(config, 3)
+    found = ZeroCostEvaluator(name, data, relative_size=space.relative_size).evaluate(Task(config, 3))
     assert found.value == score(name, config, data, seed=3, threads=1, share=space.relative_size(config)).value
     assert found.error is None
 
@@ -140,7 +140,7 @@ def test_a_network_that_cannot_be_scored_is_that_candidates_failure(monkeypatch)
 
     monkeypatch.setitem(scoring.OF_TABLE, "params", lambda config, classes: float("nan"))
     space, data = load_space("mobilevit-mini"), load_data("digits", image_size=32, max_images=100)
-    found = ZeroCostEvaluator("params", data, relative_size=space.relative_size).evaluate(space.smallest(), 0)
+    found = ZeroCostEvaluator("params", data, relative_size=space.relative_size).evaluate(Task(space.smallest(), 0))
     assert (found.value, found.error) == (None, "params: the score is nan")
 
 
@@ -181,16 +181,6 @@ def test_what_is_shown_of_a_run_on_scores_has_no_percentage(scored):
     assert "hypervolume" not in page.lower().split("plotly")[0]
 
 
-def test_rejected_proposals_never_look_better_than_a_scored_candidate(scored):
-    folder, document = scored
-    assert document["rejected"] > 0
-    lowest = min(record.value for record in folder.records())
-    with Store.open(folder) as store:
-        rejected = [t.values[0] for t in store.study.trials if t.user_attrs.get("outcome") == "rejected"]
-    assert all(value < max(r.value for r in folder.records()) for value in rejected)
-    assert min(rejected) >= lowest
-
-
 def test_a_scored_run_that_is_killed_carries_on(tmp_path, scored):
     _, wanted = scored
 
@@ -198,10 +188,10 @@ def test_a_scored_run_that_is_killed_carries_on(tmp_path, scored):
         pass
 
     class Mortal(FormulaScreener):
-        def evaluate(self, config, seed) -> Evaluation:
+        def evaluate(self, task) -> Evaluation:
             if len(self.done) == 7:
                 raise Killed
-            return super().evaluate(config, seed)
+            return super().evaluate(task)
 
     settings = {"trials": 10, "budget": 3_000_000, "final_seeds": 2, "proxy": "zero-cost:naswot"}
     with pytest.raises(Killed):

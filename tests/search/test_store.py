@@ -6,7 +6,10 @@ import pytest
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.records import RunFolder
 from mvit_search.search import Store
+from mvit_search.search.store import StudyShape
 from tests.search.fakes import search
+
+SHAPE = StudyShape(("maximize", "minimize"), {})
 
 
 @pytest.mark.parametrize(
@@ -21,14 +24,18 @@ from tests.search.fakes import search
 )
 def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path, change, what):
     search(tmp_path / "run", trials=4, final_seeds=1)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    before = _content(tmp_path / "run")
     with pytest.raises(ConflictError, match=what):
         search(tmp_path / "run", trials=4, **{"final_seeds": 1, **change})
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert _content(tmp_path / "run") == before
+
+
+def _content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def _hold(path, held, release):
-    with Store.open(RunFolder(path)):
+    with Store.open(RunFolder(path), SHAPE):
         held.set()
         release.wait(30)
 
@@ -41,17 +48,17 @@ def test_a_run_that_is_alive_elsewhere_is_refused(tmp_path):
     try:
         assert held.wait(30)
         with pytest.raises(ConflictError, match=f"in use by another run .process {process.pid}."):
-            Store.open(RunFolder(tmp_path / "run"))
+            Store.open(RunFolder(tmp_path / "run"), SHAPE)
     finally:
         release.set()
         process.join(30)
-    Store.open(RunFolder(tmp_path / "run")).close()
+    Store.open(RunFolder(tmp_path / "run"), SHAPE).close()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
-        Store.open(RunFolder(tmp_path / "file" / "run"))
+        Store.open(RunFolder(tmp_path / "file" / "run"), SHAPE)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a read-only file system to write to")
@@ -59,14 +66,17 @@ def test_a_read_only_file_system():
     from pathlib import Path
 
     with pytest.raises(InputError, match="cannot be written"):
-        Store.open(RunFolder(Path("/proc/self/run")))
+        Store.open(RunFolder(Path("/proc/self/run")), SHAPE)
 
 
 def test_a_record_of_another_kind_in_the_study(tmp_path):
-    with Store.open(RunFolder(tmp_path / "run")) as store:
+    with Store.open(RunFolder(tmp_path / "run"), SHAPE) as store:
         store.remember("candidate:0", {"number": 0})
-        with pytest.raises(InputError, match="holds a record that is none"):
-            store.records()
+    with (
+        Store.open(RunFolder(tmp_path / "run"), SHAPE) as store,
+        pytest.raises(InputError, match="holds a record that is none"),
+    ):
+        store.records()
 
 
 @pytest.mark.parametrize("text", ["garbage\n", '{"op_code": 99}\n', "{}\n"])
@@ -75,7 +85,7 @@ def test_a_study_file_that_is_none(tmp_path, text):
     run.mkdir()
     (run / "study.journal").write_text(text)
     with pytest.raises(InputError, match="holds a study that cannot be read"):
-        Store.open(RunFolder(run))
+        Store.open(RunFolder(run), SHAPE)
     assert (run / "study.journal").read_text() == text
     with pytest.raises(InputError, match="holds a study that cannot be read"):
-        Store.open(RunFolder(run))
+        Store.open(RunFolder(run), SHAPE)
