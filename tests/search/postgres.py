@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -45,11 +46,12 @@ class Server:
             connect_timeout=5,
         )  # fmt: skip
 
-    def new_database(self, name: str) -> str:
-        """Its URL."""
+    def new_schema(self) -> str:
+        """The URL of a place without tables. A schema is made in no time, where a database is a copy of 7 MB."""
+        name = f"s{time.monotonic_ns()}"
         with self.connect() as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
-        return self.url(name)
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"{self.url()}?options=-csearch_path%3D{name}"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -73,10 +75,10 @@ class Server:
                 time.sleep(0.05)
         raise RuntimeError((self._data.parent / "log").read_text())
 
-    def stop(self) -> None:
-        """Fast: sessions are ended, what was committed stays."""
+    def stop(self, *, for_good: bool = False) -> None:
+        """End all sessions; what was committed stays, unless it is for good."""
         if self._process is not None:
-            self._process.send_signal(2)
+            self._process.send_signal(signal.SIGQUIT if for_good else signal.SIGINT)
             self._process.wait(timeout=30)
             self._process = None
 
@@ -85,7 +87,7 @@ class Server:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.stop()
+        self.stop(for_good=True)
 
     def _password_file(self, folder: Path) -> Path:
         file = folder / "password"

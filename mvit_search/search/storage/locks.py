@@ -134,7 +134,9 @@ def take_study(connection: "Connection", study_name: str) -> bool:
     match connection.dialect.name:
         case "postgresql":
             statement = "SELECT pg_try_advisory_lock(:key)"
-            key: int | str = int.from_bytes(_digest(study_name)[:8], signed=True)
+            # Of a whole database, where the tables may be another schema's.
+            schema = connection.execute(text("SELECT current_schema()")).scalar()
+            key: int | str = int.from_bytes(_digest(f"{schema}:{study_name}")[:8], signed=True)
         case "mysql" | "mariadb":
             # Names are the whole server's, and 64 characters at most.
             statement = "SELECT GET_LOCK(:key, 0)"
