@@ -14,11 +14,11 @@ class RungProgress(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """A snapshot. `remaining_s` is an estimate from the trainings so far; None before the first.
+    """A snapshot. `remaining_s` is an estimate from the trainings so far (estimate.py); None before the first.
 
     Attributes:
         phase: `search`, `finals` or `done`.
-        begun: candidates begun, of `trials`; those taken over from an earlier run not counted.
+        begun: candidates begun, of `trials`, those under way included; what was taken over from an earlier run not.
         trained: candidates trained, or scored where the run trains none, at full fidelity.
         stopped: candidates valued at lower rungs alone.
         failures: how many failed, by reason.
@@ -26,9 +26,10 @@ class Progress(NamedTuple):
         remembered: trainings taken from earlier runs.
         finals: (trainings done, trainings planned) of the final re-training.
         rungs: one where there is no halving.
-        workers: (busy, at hand).
+        workers: (busy, at hand); more tasks may be under way than workers are busy, where one has just gone.
         hypervolume: share of the reference box that the front dominates, 0..1; None where candidates are scored.
-        history: the hypervolume so far, evenly over the run's seconds, at most 40 values.
+        history: the hypervolume from the first point of the front until now, evenly over the seconds between; at most
+            40 values.
         best: the most accurate, or the highest scored, candidate so far.
     """
 

@@ -193,8 +193,9 @@ class Work:
             self._settle(flight, remembered)
             return
         self._flying[_key(flight.task)] = flight
-        self._reporter.under_way[flight.task.rung] += 1
         self.engine.submit(flight.task)
+        candidate = flight.candidate
+        self._reporter.begun(flight.task, new=candidate is not None and candidate.origin != "earlier")
 
     # What comes back.
 
@@ -221,7 +222,7 @@ class Work:
 
     def _land(self, task: Task, evaluation: Evaluation) -> None:
         flight = self._flying.pop(_key(task))
-        self._reporter.under_way[task.rung] -= 1
+        self._reporter.landed(task)
         if not evaluation.stopped:
             self._settle(flight, evaluation)
             return
