@@ -96,9 +96,8 @@ def main() -> None:
     print(f"{'storage':<28}{'trials':>8}{'ms a trial':>12}{'of it CPU':>12}{'opening, s':>12}{'KB a trial':>12}")
     for (name, who, size), figures in sorted(results.items(), key=lambda item: (item[0][:2], item[0][2])):
         volume = "" if figures.bytes_a_trial is None else f"{figures.bytes_a_trial / 1e3:.1f}"
-        print(
-            f"{name + ', ' + who:<28}{size:>8}{figures.write_ms:>12.2f}{figures.cpu_ms:>12.2f}{figures.open_s:>12.2f}{volume:>12}"
-        )
+        times = "".join(f"{value:>12.2f}" for value in (figures.write_ms, figures.cpu_ms, figures.open_s))
+        print(f"{name + ', ' + who:<28}{size:>8}{times}{volume:>12}")
     largest = sizes[-1]
     journal = results["journal", OURS, largest]
     for name, who in sorted({key[:2] for key in results} - {("journal", OURS)}):
