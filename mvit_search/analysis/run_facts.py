@@ -45,21 +45,29 @@ class Fact(NamedTuple):
 def run_facts(run: Mapping[str, Any], document: FrontDocument) -> tuple[Fact, ...]:
     """What was run. A fact that `run.json` does not hold is left out, not guessed."""
     facts = (
-        Fact("Objectives", _objectives(document)),
         Fact("Budget", _budget(run, document)),
-        Fact("Other limits", _other_limits(document)),
         Fact("Target", _target(document)),
         Fact("Latency", latency_source(document) if document.latency_sources else ""),
         Fact("Search space", _space(_part(run, "space"))),
         Fact("Data", _data(_part(run, "data"))),
         Fact("Proxy", "" if document.proxy == "training" else f"{document.proxy}: {proxy_words(document).origin}"),
         Fact("Proxy training", _pairs(_part(run, "recipe"))),
-        Fact("Fidelities", _fidelities(document)),
+        *search_facts(document),
         Fact("Candidates", _counts(document)),
         Fact("Sampler and seed", _sampler(_part(run, "settings"), proxy_words(document).done)),
         Fact("Versions", _pairs(_part(run, "versions"))),
         Fact("Machine", _pairs(_part(run, "machine"))),
         Fact("Code revision", str(run.get("git_revision") or "")),
+    )
+    return tuple(fact for fact in facts if fact.text)
+
+
+def search_facts(document: FrontDocument) -> tuple[Fact, ...]:
+    """What the search weighed, kept to and stopped, as far as it did more than weigh top-1 against latency."""
+    facts = (
+        Fact("Objectives", _objectives(document)),
+        Fact("Other limits", _other_limits(document)),
+        Fact("Fidelities", _fidelities(document)),
     )
     return tuple(fact for fact in facts if fact.text)
 
@@ -201,7 +209,8 @@ def _fidelities(document: FrontDocument) -> str:
         return ""
     # A rung reads EPOCHS, EPOCHS@SIDE or EPOCHS@SIDE:SHARE.
     went_on = f"; about one of {document.eta} candidates goes on to the next rung" if document.eta else ""
-    return f"successive halving over rungs of {', '.join(document.ladder)} epochs{went_on}"
+    stopped = f"; {document.stopped} were stopped before the last" if document.stopped else ""
+    return f"successive halving over rungs of {', '.join(document.ladder)} epochs{went_on}{stopped}"
 
 
 def _target(document: FrontDocument) -> str:
@@ -236,8 +245,6 @@ def _counts(document: FrontDocument) -> str:
     )
     if document.failures:
         text += "; failures: " + ", ".join(f"{count} {reason}" for reason, count in document.failures.items())
-    if document.stopped:
-        text += f"; {document.stopped} were stopped at a lower rung"
     if document.remembered:
         text += f"; {document.remembered} trainings were taken over from earlier runs"
     if document.prescreened:

@@ -46,10 +46,13 @@ def print_front(document: dict[str, Any]) -> None:
     """The front table with the presets beside it, and what the numbers mean."""
     from mvit_search.analysis import baseline_table, front_table, latency_source, read_document, verdict_sentences
     from mvit_search.analysis.proxy_words import proxy_words
+    from mvit_search.analysis.run_facts import search_facts
 
     for title, table in (("Pareto front", front_table(document)), ("presets", baseline_table(document))):
         print_table(title, table.columns, table.rows, left=table.left)
     facts = read_document(document)
     say(f"Latency: {latency_source(facts)}. {proxy_words(facts).note}")
+    for fact in search_facts(facts):
+        say(f"{fact.label}: {fact.text}.")
     for sentence in verdict_sentences(facts):
         say(sentence)
