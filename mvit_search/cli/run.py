@@ -11,7 +11,7 @@ import typer
 from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, ResultsDirOption
 from mvit_search.cli.front import print_front
 from mvit_search.cli.output import print_json, say
-from mvit_search.cli.run_settings import given_settings, replayed_settings, run_folder, settings_of
+from mvit_search.cli.run_settings import given_settings, replayed_settings, resumed_settings, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,7 +181,7 @@ def run(
         given = {**replayed_settings(replay, results_dir), **given}
     folder = run_folder(given, results_dir, name, resume)
     if resume:
-        given = {**settings_of(folder), **given}
+        given = resumed_settings(folder, given)
     document = _search(folder, given, quiet=quiet)
     if json:
         print_json(document)

@@ -93,3 +93,14 @@ def settings_of(folder: "RunFolder") -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError("run", str(folder.run_file), "holds no settings", "give them again, without --resume")
     return settings
+
+
+def resumed_settings(folder: "RunFolder", given: dict[str, Any]) -> dict[str, Any]:
+    """What the run was begun with, and over it what is given now."""
+    from mvit_search.errors import InputError
+
+    settings = {**settings_of(folder), **given}
+    if "***" in (settings.get("storage") or ""):
+        rule = "was kept without its password"
+        raise InputError("--storage", settings["storage"], rule, "give the whole URL again, or use a password file")
+    return settings

@@ -23,6 +23,7 @@ from mvit_search.search.replay import Replay, load_replay
 from mvit_search.search.rung_data import DataSource
 from mvit_search.search.samplers import AUTO, Choice, Problem, check_sampler, choose
 from mvit_search.search.settings import DEFAULT_IMAGES, RunSettings
+from mvit_search.search.storage import without_password
 from mvit_search.search.store import StudyShape
 from mvit_search.space import SearchSpace, load_space
 
@@ -128,11 +129,17 @@ class Plan(NamedTuple):
         }  # fmt: skip
         return {key: 2.0 * known[key] for key in self.settings.objectives if key != "top1"}
 
+    def _written_settings(self) -> dict[str, Any]:
+        settings = self.settings.model_dump(mode="json")
+        if self.settings.storage is not None:
+            settings["storage"] = without_password(self.settings.storage)
+        return settings
+
     def describe(self, run: str) -> dict[str, Any]:
         """The content of `run.json`."""
         return {
             "run": run,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self._written_settings(),
             "pins": self.pins(),
             "space": {
                 "name": self.space.name,

@@ -16,7 +16,8 @@ from mvit_search.latency import Latency, load_target
 from mvit_search.latency.remote.client import ServerClient
 from mvit_search.latency.remote.target import RemoteTarget
 from mvit_search.records import RunFolder
-from mvit_search.search import RunSettings, Search, Silent, Store
+from mvit_search.search import Brake, RunSettings, Search, Silent, Store
+from mvit_search.search.engines import InProcess
 from mvit_search.search.plan import _stand_in
 from mvit_search.search.run import _patient
 from mvit_search.search.waiting import Patience, PatientTarget, StandIn
@@ -145,8 +146,8 @@ class Stopping(FormulaEvaluator):
         super().__init__()
         self.server, self.after = server, after
 
-    def evaluate(self, config, seed):
-        evaluation = super().evaluate(config, seed)
+    def evaluate(self, task):
+        evaluation = super().evaluate(task)
         if len(self.done) == self.after:
             self.server.stop()
         return evaluation
@@ -164,10 +165,10 @@ def search(
     watching = watching or Watching()
     plan = plan._replace(target=PatientTarget(remote, patience, watching.notice, clock, clock.sleep))
     folder = RunFolder(path)
-    with Store.open(folder) as store:
-        store.pin(plan.pins())
+    with Store.open(folder, plan.shape, pins=plan.pins()) as store:
         folder.write_run(plan.describe(folder.name))
-        return Search(plan, store, folder, evaluator or FormulaEvaluator(), watching, clock).run()
+        engine = InProcess(evaluator or FormulaEvaluator())
+        return Search(plan, store, folder, engine, watching, brake=Brake(clock)).run()
 
 
 def facts(document):
@@ -213,8 +214,9 @@ def test_a_server_that_dies_before_anything_is_trained_fails_the_run(tmp_path):
         server.stop()
         target = PatientTarget(remote, Patience(50.0), watching.notice, (clock := Clock()), clock.sleep)
         plan = make_plan()._replace(target=target)
-        with Store.open(RunFolder(tmp_path / "run")) as store, pytest.raises(WorkError, match="time is up"):
-            Search(plan, store, RunFolder(tmp_path / "run"), FormulaEvaluator(), watching, clock).run()
+        folder, engine = RunFolder(tmp_path / "run"), InProcess(FormulaEvaluator())
+        with Store.open(folder, plan.shape) as store, pytest.raises(WorkError, match="time is up"):
+            Search(plan, store, folder, engine, watching, brake=Brake(clock)).run()
 
 
 def test_ctrl_c_stops_the_waiting(tmp_path):

@@ -1,7 +1,9 @@
 """Where a run's study is kept: an Optuna journal file in the run's folder, or any database that Optuna can use."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
@@ -33,4 +35,15 @@ def open_backing(
     return RdbBacking.open(url, study_name, directions, distributions)
 
 
-__all__ = ["Attributes", "Backing", "FileLock", "Loaded", "hold_folder", "open_backing"]
+def without_password(url: str) -> str:
+    """The URL as it may be written down; `***` stands where a password was."""
+    parts = urlsplit(url)
+    shown = parts.netloc
+    if parts.password is not None:
+        user = parts.netloc.rpartition("@")[0].partition(":")[0]
+        shown = f"{user}:***@{parts.netloc.rpartition('@')[2]}"
+    query = re.sub(r"(?i)\b(pass\w*=)[^&]*", r"\1***", parts.query)
+    return urlunsplit(parts._replace(netloc=shown, query=query)) if "://" in url else url
+
+
+__all__ = ["Attributes", "Backing", "FileLock", "Loaded", "hold_folder", "open_backing", "without_password"]
