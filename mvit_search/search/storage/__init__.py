@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
@@ -37,13 +36,8 @@ def open_backing(
 
 def without_password(url: str) -> str:
     """The URL as it may be written down; `***` stands where a password was."""
-    parts = urlsplit(url)
-    shown = parts.netloc
-    if parts.password is not None:
-        user = parts.netloc.rpartition("@")[0].partition(":")[0]
-        shown = f"{user}:***@{parts.netloc.rpartition('@')[2]}"
-    query = re.sub(r"(?i)\b(pass\w*=)[^&]*", r"\1***", parts.query)
-    return urlunsplit(parts._replace(netloc=shown, query=query)) if "://" in url else url
+    shown = re.sub(r"(://[^:@/]*):[^@]*@", r"\1:***@", url, count=1)
+    return re.sub(r"(?i)([?&]pass\w*=)[^&]*", r"\1***", shown)
 
 
 __all__ = ["Attributes", "Backing", "FileLock", "Loaded", "hold_folder", "open_backing", "without_password"]
