@@ -1,3 +1,4 @@
+import csv
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from mvit_search.architecture import PRESETS
 from mvit_search.errors import InputError, UnknownNameError
 from mvit_search.profile import cost
 from mvit_search.records import (
+    Evaluated,
     LatencyFact,
     Record,
     RunFolder,
@@ -238,6 +240,64 @@ def test_a_record_without_a_latency_survives_the_file(folder):
     failed = folder.kept[2].model_copy(update={"latency": None})
     folder.write_results({"front": []}, [failed])
     assert list(folder.records()) == [failed]
+
+
+def test_what_halving_knows_survives_the_file(folder):
+    rungs = [Evaluated(seed=0, rung=n, epochs=3**n, value=0.1 * n, seconds=1.5, begun=n, ended=9 - n) for n in range(2)]
+    stopped = folder.kept[1].model_copy(update={"outcome": "stopped", "top1_by_seed": {}, "evaluations": tuple(rungs)})
+    over = folder.kept[3].model_copy(update={"within": False})
+    failed = folder.kept[2].model_copy(update={"failure": "out of memory"})
+    folder.write_results({"front": []}, [stopped, over, failed])
+    assert list(folder.records()) == [stopped, over, failed]
+    assert (folder.path / "front.csv").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "lacking", [("failure", "within", "evaluations"), ("failure", "within", "evaluations", "largest_batch")]
+)
+def test_files_of_older_runs_are_read(folder, lacking):
+    path = folder.path / "candidates.csv"
+    with path.open(newline="") as stream:
+        rows = [{key: cell for key, cell in row.items() if key not in lacking} for row in csv.DictReader(stream)]
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert list(folder.records()) == folder.kept
+
+
+def test_the_reference_run_is_read():
+    records = RunFolder(Path(__file__).parents[2] / "results/reference/cifar10-first-run").records()
+    assert len(records) == 14
+    assert all(record.within and not record.evaluations for record in records)
+
+
+def test_selectors_go_by_what_the_run_optimised(folder):
+    # In latency number 0 is not on the front (2 is as accurate and faster); in parameters alone it is.
+    records = [make_record(0, 5.0, 0.6), make_record(1, 4.0, 0.9), make_record(2, 3.0, 0.8), make_record(3, 9.0, 0.95)]
+    params = dict(enumerate((1_000_000, 2_000_000, 3_000_000, 9_000_000)))
+    records = [record.model_copy(update={"params": params[record.number]}) for record in records]
+    folder.write_results({"objectives": ["top1", "params"]}, records)
+    assert folder.objectives() == ("top1", "params")
+    assert folder.select("knee").number == 1
+    assert "demo/0," in (folder.path / "front.csv").read_text()
+    assert folder.select("@3ms").number == 2
+    folder.write_results({}, records)
+    assert folder.objectives() == ("top1", "latency_ms")
+    assert "demo/0," not in (folder.path / "front.csv").read_text()
+
+
+@pytest.mark.parametrize("objectives", [["top1", "speed"], "top1", [1, 2], ["top1"], None])
+def test_a_front_file_of_odd_objectives_is_one_line(folder, objectives):
+    (folder.path / "front.json").write_text(json.dumps({"objectives": objectives}))
+    with pytest.raises(InputError) as told:
+        folder.select("best")
+    assert "\n" not in str(told.value)
+
+
+def test_a_front_at_hand_is_not_looked_up_again(folder):
+    folder.write_results({"front": []}, folder.kept, folder.kept[:1])
+    assert (folder.path / "front.csv").read_text().count("demo/") == 1
 
 
 def test_an_interrupted_write_leaves_the_old_file(folder, monkeypatch):
