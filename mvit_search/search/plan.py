@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from optuna.study import StudyDirection
+
 from mvit_search import __version__
 from mvit_search.architecture import PRESETS, MobileViTConfig
 from mvit_search.data import ImageSet, load_data
@@ -49,8 +51,9 @@ class Plan(NamedTuple):
     @property
     def shape(self) -> StudyShape:
         """What the study's trials are made of."""
-        directions = ("maximize" if OBJECTIVES[key].maximise else "minimize" for key in self.settings.objectives)
-        return StudyShape(tuple(directions), self.space.distributions())
+        up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+        directions = tuple(up if OBJECTIVES[key].maximise else down for key in self.settings.objectives)
+        return StudyShape(directions, self.space.distributions())
 
     @property
     def source(self) -> DataSource:

@@ -28,7 +28,7 @@ def front_document(
     for row, record in zip(rows, front, strict=True):
         row["indistinguishable_from"] = None if level is None else [f"{folder.name}/{n}" for n in level[record.number]]
     baselines = [
-        record.row(folder.name) if (record := book.get(preset["digest"])) else dict(preset) for preset in presets
+        found.row(folder.name) if (found := book.get(preset["digest"])) else dict(preset) for preset in presets
     ]
     ladder = plan.ladder
     return {

@@ -40,7 +40,7 @@ class Sampling:
     """
 
     def __init__(
-        self, directions: Sequence[str], distributions: Mapping[str, BaseDistribution],
+        self, directions: Sequence[StudyDirection], distributions: Mapping[str, BaseDistribution],
         remember: Callable[[str, Any], None],
     ) -> None:  # fmt: skip
         optuna.logging.set_verbosity(optuna.logging.WARNING)

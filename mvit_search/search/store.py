@@ -26,7 +26,7 @@ _RECORD = "candidate:"
 class StudyShape(NamedTuple):
     """What a study's trials are made of: directions of the objectives, and the space's parameters."""
 
-    directions: tuple[str, ...]
+    directions: tuple[StudyDirection, ...]
     distributions: Mapping[str, BaseDistribution]
 
 
@@ -62,13 +62,10 @@ class Store:
             InputError: the folder cannot be written, or the study cannot be read.
         """
         name = STUDY_NAME if url is None else f"{STUDY_NAME}/{folder.name}"
-        directions = [
-            StudyDirection.MAXIMIZE if way == "maximize" else StudyDirection.MINIMIZE for way in shape.directions
-        ]
         lock = hold_folder(folder.path)
         try:
             sweep_temporary(folder.path)  # of a run that was killed: the lock says that nobody writes now
-            backing = open_backing(folder.path, url, name, directions, shape.distributions)
+            backing = open_backing(folder.path, url, name, shape.directions, shape.distributions)
         except BaseException:
             lock.close()
             raise

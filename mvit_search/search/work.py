@@ -15,6 +15,7 @@ from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import WorkError
 from mvit_search.records import LatencyFact, Record, RunFolder
 from mvit_search.records.pareto import costs_of
+from mvit_search.records.record import Origin
 from mvit_search.search.book import Book
 from mvit_search.search.brake import Brake
 from mvit_search.search.engines import Engine
@@ -88,7 +89,7 @@ class Work:
             elif trial.number not in recorded:
                 self.known.add(config.digest())
                 name = self.names.get(config.digest())
-                origin = "preset" if name else trial.user_attrs["origin"]
+                origin: Origin = "preset" if name else trial.user_attrs["origin"]
                 self.resumed.append(Candidate(config, trial.number, name, origin, begun=-1))
         self._next_event = 1 + max((int(event["event"]) for event in events), default=-1)
         self.standing.restore(records)

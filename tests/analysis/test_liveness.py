@@ -1,4 +1,5 @@
 import pytest
+from optuna.study import StudyDirection
 
 from mvit_search.analysis import is_alive, read_front_now
 from mvit_search.search.store import Store, StudyShape
@@ -17,7 +18,7 @@ def test_a_run_is_alive_for_as_long_as_its_lock_is_held(demo_run):
 
 
 def test_the_lock_is_the_one_that_a_search_holds(demo_run):
-    shape = StudyShape(("maximize", "minimize"), load_space("mobilevit-mini").distributions())
+    shape = StudyShape((StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE), load_space("mobilevit-mini").distributions())
     with Store.open(demo_run, shape):
         assert is_alive(demo_run)
     assert not is_alive(demo_run)

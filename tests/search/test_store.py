@@ -2,6 +2,7 @@ import multiprocessing
 import os
 
 import pytest
+from optuna.study import StudyDirection
 
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.records import RunFolder
@@ -9,7 +10,7 @@ from mvit_search.search import Store
 from mvit_search.search.store import StudyShape
 from tests.search.fakes import search
 
-SHAPE = StudyShape(("maximize", "minimize"), {})
+SHAPE = StudyShape((StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE), {})
 
 
 @pytest.mark.parametrize(
