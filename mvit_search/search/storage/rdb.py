@@ -218,8 +218,10 @@ class RdbBacking:
                     for write in writes:
                         write(connection)
             except (SQLAlchemyError, locks.Held) as error:
-                self._drop()
-                if not self._may_return(error) or time.monotonic() + pause_s > deadline:
+                may_return = self._may_return(error)
+                if may_return:
+                    self._drop()
+                if not may_return or time.monotonic() + pause_s > deadline:
                     raise self._gave_up(error) from None
             else:
                 self._written = datetime.now()
