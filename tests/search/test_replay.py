@@ -343,6 +343,25 @@ def test_recorded_seconds_do_not_count_against_the_time_limit(tmp_path):
     assert any(len(p["top1_by_seed"]) == 3 for p in [*document["front"], *document["baselines"]])
 
 
+def test_a_search_with_rungs_reads_them_from_the_table(tmp_path):
+    """Nine candidates, eta 3: whoever is promoted is read at the next rung, and the front is of the top alone."""
+    rows = [row(config, epoch=epoch) for config in CONFIGS for epoch in (1, 2, 4)]
+    steps = tuple(Step("long", epoch) for epoch in (1, 2, 4))
+
+    def made(space, limits, parsed):
+        return replay(rows, seeds=1, steps=steps, space=space, limits=limits)
+
+    document = search(tmp_path / "run", replay=made, trials=9, final_seeds=1, proxy="table:t.csv#long")
+    records = RunFolder(tmp_path / "run").records()
+    climbed = {r.digest: tuple((1, 2, 4)[one.rung] for one in r.evaluations) for r in records}
+    assert sorted(climbed.values()) == [(1,)] * 6 + [(1, 2)] * 2 + [(1, 2, 4)]
+    for record in records:
+        reached = climbed[record.digest]
+        assert [one.value for one in record.evaluations] == [row(record.config, epoch=e).top1 for e in reached]
+        assert sum(one.image_steps for one in record.evaluations) == 100 * max(reached)
+    assert [climbed[point["digest"]] for point in document["front"]] == [(1, 2, 4)]
+
+
 def test_another_table_is_another_run(tmp_path):
     run(tmp_path / "run", trials=5)
     with pytest.raises(ConflictError, match="belongs to a run with proxy 'table "):
