@@ -23,10 +23,10 @@ from mvit_search.cli import (
     space,
     weights,
 )  # fmt: skip
-from mvit_search.cli.output import flush_stdout, say
+from mvit_search.cli.output import EXIT_INTERRUPTED, flush_stdout, say
 from mvit_search.errors import InputError, MvitSearchError
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
 
 app = typer.Typer(
     name="mvit-search",

@@ -10,6 +10,7 @@ from typing import Any
 
 from mvit_search.errors import WorkError
 
+EXIT_INTERRUPTED = 130
 _PIPE_WIDTH = 160
 _WIDE = 110
 """Columns of a terminal from which only the last column of a table has to wrap."""

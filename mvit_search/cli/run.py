@@ -1,21 +1,21 @@
 """`mvit-search run`: search, from a budget and a phone to a Pareto front."""
 
-import shlex
 import signal
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from mvit_search.cli.arguments import RESULTS_DIR, JsonOption, ResultsDirOption
 from mvit_search.cli.front import print_front
-from mvit_search.cli.output import print_json, say
+from mvit_search.cli.output import EXIT_INTERRUPTED, print_json, say
 from mvit_search.cli.run_settings import given_settings, replayed_settings, resumed_settings, run_folder
+from mvit_search.cli.run_words import begun, carry_on, closing, ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mvit_search.cli.watching import Watch
     from mvit_search.records import RunFolder
     from mvit_search.search import Brake
 
@@ -187,62 +187,64 @@ def run(
         print_json(document)
         return
     print_front(document)
-    say(_closing(document, folder.report_file))
+    say(closing(document, folder.report_file, given))
 
 
 def _search(folder: "RunFolder", given: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     from mvit_search.analysis import write_report
     from mvit_search.cli.watching import watching
+    from mvit_search.errors import MvitSearchError
     from mvit_search.search import Brake, parse_settings, run_search
 
     brake = Brake()
-    try:
-        with watching(folder.path, quiet=quiet) as observer, _stoppable(brake):
-            document = run_search(parse_settings(given), folder, observer=observer, brake=brake)
-    except KeyboardInterrupt:
-        if (folder.path / "front.json").is_file():
-            write_report(folder, folder.report_file)
-        words = ("mvit-search", "run", "--resume", "--results-dir", str(folder.path.parent), "--name", folder.name)
-        command = shlex.join(words)
-        typer.echo(f"stopped; nothing finished is lost. Carry on: {command}", err=True)
-        raise
+    settings = parse_settings(given)
+    with watching(folder.path, begun(settings, carried_on=folder.exists()), quiet=quiet) as watch:
+        try:
+            with _stoppable(brake, watch):
+                document = run_search(settings, folder, observer=watch, brake=brake)
+        except KeyboardInterrupt:
+            watch.ended("ended by Ctrl-C")
+            stopped = True
+        except MvitSearchError as error:
+            watch.ended(f"failed: {error}")
+            raise
+        else:
+            watch.ended(f"ended. {ended(document)}")
+            stopped = False
+    if stopped:
+        _leave(folder)
     write_report(folder, folder.report_file)
     return document
 
 
+def _leave(folder: "RunFolder") -> NoReturn:
+    """Write the report of what there is, say how to go on, and end."""
+    from mvit_search.analysis import write_report
+
+    words = "stopped before the run had begun; nothing was written"
+    if folder.exists():
+        words = f"stopped; nothing finished is lost. Carry on: {carry_on(folder)}"
+    try:
+        if (folder.path / "front.json").is_file():
+            write_report(folder, folder.report_file)
+    finally:
+        with suppress(OSError):  # `2>&1 | tee` was stopped by the same Ctrl-C
+            typer.echo(words, err=True)
+    raise typer.Exit(EXIT_INTERRUPTED)
+
+
 @contextmanager
-def _stoppable(brake: "Brake") -> "Iterator[None]":
+def _stoppable(brake: "Brake", watch: "Watch") -> "Iterator[None]":
     """Ctrl-C once ends the run after the epochs that are under way; twice ends it now. Both lose nothing finished."""
 
     def interrupt(number: int, frame: object) -> None:
-        if brake.interrupted:
+        if brake.interrupted or not watch.searching:
             raise KeyboardInterrupt
         brake.interrupt()
-        typer.echo("stopping after the epochs that are under way; Ctrl-C again stops at once", err=True)
+        watch.answer("stopping after the epochs that are under way; Ctrl-C again stops at once")
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _closing(document: dict[str, Any], report: Path) -> str:
-    """How the run ended, and what to do with it."""
-    done = "scored" if document["proxy"].startswith("zero-cost:") else "trained"
-    replayed = document["proxy"].startswith("table:")
-    said = "replayed" if replayed else done
-    ended = {
-        "trials": f"All candidates {said}",
-        "time": "Time limit reached (carry on with --resume and a longer --time)",
-        "space exhausted": "Nothing new left in the space" + (", as far as the table goes" if replayed else ""),
-        "target unavailable": "Time limit reached while the measurement server did not answer (carry on with --resume)",
-    }
-    counts = f"{document.get(done, 0)} {said}, {document['failed']} failed, {document['rejected']} over budget"
-    if document.get("prescreened"):
-        counts += f", {document['prescreened']} prescreened away"
-    reference = shlex.quote(document["directory"] + "/best")
-    return (
-        f"{ended[document['ended_by']]}: {counts}, {document['duplicates']} repeated.\n"
-        f"Report: {report}\nExport a point: mvit-search export {reference} --to corenet --out DIR"
-    )

@@ -1,128 +1,124 @@
-"""The live display of a run: a panel in a terminal, plain lines without one. All of it on stderr."""
+"""Watching a run: a panel in a terminal, plain lines without one, nothing with `--quiet`; on stderr, and in run.log."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from mvit_search._quantities import format_count, format_seconds
+from mvit_search.cli.run_log import RunLog
+from mvit_search.cli.watching_words import line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.live import Live
-    from rich.table import Table
-
     from mvit_search.records import Record
-    from mvit_search.search import Observer, Progress
+    from mvit_search.search import Progress
+
+
+class Display(Protocol):
+    """What a user sees of a run."""
+
+    def update(self, progress: "Progress", record: "Record | None") -> None:
+        """How things stand; `record` is the candidate that was just valued."""
+
+    def notice(self, words: str) -> None:
+        """What happened beside it."""
+
+    def answer(self, words: str) -> None:
+        """What follows from something that the user did."""
+
+
+class Watch:
+    """The observer of a run: shows what it is told, and writes it into the log.
+
+    Attributes:
+        searching: whether anything was told yet; until then the run is loading, and has nothing to lose.
+    """
+
+    def __init__(self, display: Display, folder: "Path", begun: str) -> None:
+        """`begun`: the log's line of this start."""
+        self._display = display
+        self._log = RunLog(folder, begun, display.notice)
+        self.searching = False
+
+    def update(self, progress: "Progress", record: "Record | None") -> None:
+        self.searching = True
+        if record is not None:
+            self._log.write(line(progress, record))
+        self._display.update(progress, record)
+
+    def notice(self, words: str) -> None:
+        self._log.write(words)
+        self._display.notice(words)
+
+    def answer(self, words: str) -> None:
+        """Say what follows from what the user did, whatever is shown else."""
+        self._log.write(words)
+        self._display.answer(words)
+
+    def ended(self, words: str) -> None:
+        """Write how the run ended. One that was refused leaves the folder's log as it was."""
+        if self._log.begun:
+            self._log.write(words)
+        self._log.close()
 
 
 @contextmanager
-def watching(folder: "Path", *, quiet: bool) -> "Iterator[Observer]":
-    """An observer for as long as the block runs."""
+def watching(folder: "Path", begun: str, *, quiet: bool) -> "Iterator[Watch]":
+    """An observer for as long as the block runs; `ended` is to be called after it."""
     if quiet:
-        from mvit_search.search import Silent
-
-        yield Silent()
+        yield Watch(Quiet(), folder, begun)
         return
-    if not sys.stderr.isatty():
-        yield Lines()
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield Watch(Lines(), folder, begun)
         return
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
-        yield Panel(live)
+    from mvit_search.cli.watching_panel import Panel
+
+    console = Console(stderr=True)
+    if console.is_dumb_terminal or console.options.ascii_only:
+        yield Watch(Lines(), folder, begun)
+        return
+    panel = Panel(folder.name)
+    live = Live(
+        get_renderable=lambda: panel, console=console, refresh_per_second=2, transient=True, redirect_stdout=False
+    )
+    panel.above = lambda words: console.print(words, style="yellow", markup=False, highlight=False)
+    with live:
+        yield Watch(panel, folder, begun)
 
 
 class Lines:
-    """One line for every trained candidate."""
+    """One line for every valuation."""
 
     def update(self, progress: "Progress", record: "Record | None") -> None:
         if record is not None:
-            # A reader of stderr that has gone (`2>&1 | head`) is no reason to stop a search.
-            with suppress(BrokenPipeError):
-                print(_line(progress, record), file=sys.stderr, flush=True)
+            _print(line(progress, record))
 
     def notice(self, words: str) -> None:
-        with suppress(BrokenPipeError):
-            print(words, file=sys.stderr, flush=True)
+        _print(words)
+
+    def answer(self, words: str) -> None:
+        _print(words)
 
 
-class Panel:
-    """A table of counters that is redrawn, with the latest candidates under it."""
-
-    def __init__(self, live: "Live") -> None:
-        self._live = live
-        self._latest: list[str] = []
-        self._progress: Progress | None = None
+class Quiet:
+    """Nothing, but that Ctrl-C was heard."""
 
     def update(self, progress: "Progress", record: "Record | None") -> None:
-        self._progress = progress
-        if record is not None:
-            self._latest = [*self._latest, _finished(progress, record)][-8:]
-        self._draw()
+        return None
 
     def notice(self, words: str) -> None:
-        self._draw(words)
+        return None
 
-    def _draw(self, notice: str = "") -> None:
-        from rich.console import Group
-        from rich.text import Text
-
-        counters = [_counters(self._progress)] if self._progress else []
-        notices = [Text(notice, style="bold yellow")] if notice else []
-        self._live.update(Group(*counters, *notices, *(Text(line, style="dim") for line in self._latest)))
+    def answer(self, words: str) -> None:
+        _print(words)
 
 
-def _counters(progress: "Progress") -> "Table":
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    table = Table(box=SIMPLE, show_header=True, pad_edge=False)
-    done, planned = progress.finals
-    best = progress.best
-    columns = {
-        "phase": progress.phase,
-        "candidates": f"{progress.trained} of {progress.trials}"
-        + (f" ({progress.failed} failed)" if progress.failed else ""),
-        "over budget": str(progress.rejected),
-        "repeated": str(progress.duplicates),
-        "finals": f"{done} of {planned}" if planned else "-",
-        "best": _point(best) if best else "-",
-        "hypervolume": "-" if progress.hypervolume is None else f"{progress.hypervolume:.4f}",
-        "elapsed": format_seconds(progress.elapsed_s),
-        "left": f"about {format_seconds(progress.remaining_s)}" if progress.remaining_s is not None else "-",
-    }
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_row(*columns.values())
-    return table
-
-
-def _point(record: "Record") -> str:
-    """`top-1 91.8 % at predicted 7.32 ms`, or `score 117.61 at ...`."""
-    from mvit_search.analysis.proxy_words import score_text
-
-    assert record.latency is not None
-    value = f"score {score_text(record.value)}" if record.score_by_seed else f"top-1 {100 * record.value:.1f} %"
-    return f"{value} at {record.latency.how} {record.latency_ms:.2f} ms"
-
-
-def _line(progress: "Progress", record: "Record") -> str:
-    """Everything in one line, for a log."""
-    counts = f"{progress.rejected} over budget, {progress.duplicates} repeated"
-    best = f", best {_point(progress.best)}" if progress.best else ""
-    left = f", about {format_seconds(progress.remaining_s)} left" if progress.remaining_s is not None else ""
-    volume = "" if progress.hypervolume is None else f", hypervolume {progress.hypervolume:.4f}"
-    return f"{_finished(progress, record)} ({counts}{best}{volume}{left})"
-
-
-def _finished(progress: "Progress", record: "Record") -> str:
-    """`[4/24] #3: 637k params, top-1 79.5 % at predicted 2.00 ms`."""
-    done, planned = progress.finals
-    trained = f"{progress.begun}/{progress.trials}"
-    where = f"final {done}/{planned}" if progress.phase == "finals" else trained
-    what = f"{record.name or f'#{record.number}'}: {format_count(record.params)} params"
-    result = _point(record) if record.succeeded else f"failed: {record.error}"
-    return f"[{where}] {what}, {result}"
+def _print(words: str) -> None:
+    # A reader of stderr that has gone (`2>&1 | head`) is no reason to stop a search; nor is Ctrl-C in the middle of a
+    # line, where Python refuses to begin another.
+    with suppress(OSError, RuntimeError, ValueError):
+        print(words, file=sys.stderr, flush=True)
