@@ -70,7 +70,7 @@ class Search:
         for reason in COUNTED:
             self.proposer.counts[reason] += sum(trial.user_attrs.get(reason, 0) for trial in store.trials)
         self._script = script
-        self._reporter = Reporter(
+        self.reporter = Reporter(
             plan, folder, self.book, engine, observer, self.brake, counts=self.proposer.counts, reference=reference
         )
 
@@ -83,7 +83,7 @@ class Search:
         """
         self.brake.deadline = self._start + self.plan.settings.time_s
         try:
-            self.work.restore(self._reporter)
+            self.work.restore(self.reporter)
             ended_by = self._follow(self._script) if self._script else self._search_while_there_is_a_target()
             if not self.book.succeeded:
                 self._explain_nothing()
@@ -91,17 +91,17 @@ class Search:
             if not self._script:
                 self._run_finals()
         except KeyboardInterrupt:
-            self._reporter.write("stopped", "interrupt")
+            self.reporter.write("stopped", "interrupt")
             raise
         except Exception:
             with suppress(WorkError):  # a full disk: what went wrong first is what is told
-                self._reporter.write("failed", "error")
+                self.reporter.write("failed", "error")
             raise
         finally:
             self.work.close()
         self.work.clear_weights()
-        document = self._reporter.write("finished", ended_by)
-        self._reporter.tell("done")
+        document = self.reporter.write("finished", ended_by)
+        self.reporter.tell("done")
         return document
 
     def _explain_nothing(self) -> None:
@@ -111,7 +111,7 @@ class Search:
         raise WorkError(f"none of {len(self.book.records)} candidates could be {done}: {why}")
 
     def _follow(self, script: Script) -> EndedBy:
-        self._reporter.tell("search")
+        self.reporter.tell("search")
         return follow(script, self.plan, self.work)
 
     # The search.
@@ -127,7 +127,7 @@ class Search:
             return "target unavailable"
 
     def _search(self) -> EndedBy:
-        self._reporter.tell("search")
+        self.reporter.tell("search")
         self._ended: EndedBy | None = None
         self._outside = deque(self._presets_outside())
         self._work_through(self._begin_next)
@@ -199,7 +199,7 @@ class Search:
         if self._is_late(late) and self.book.succeeded:
             self._ended = "time"
             return False
-        proposal = self.proposer.next(lambda: self._is_late(late), lambda: self._reporter.tell("search"))
+        proposal = self.proposer.next(lambda: self._is_late(late), lambda: self.reporter.tell("search"))
         if proposal is None:
             self._ended = "space exhausted"
             return False
@@ -223,13 +223,13 @@ class Search:
         A front chosen from single trainings favours lucky ones. Means move points off the front and others
         onto it, so the candidates are looked up anew after each training, until nobody lacks a seed.
         """
-        self._reporter.tell("finals")
+        self.reporter.tell("finals")
         if not self.brake.pressed():
             self._work_through(self._begin_final)
 
     def _begin_final(self) -> bool:
         lacking = self._lacking()
-        self._reporter.finals_ahead = len(lacking)
+        self.reporter.finals_ahead = len(lacking)
         if not lacking or not self._time_for(lacking[0][0]):
             return False
         self.work.again(*lacking[0])
