@@ -9,10 +9,7 @@ from mvit_search.analysis.objective_words import COSTS, axis_title, cost_amount,
 from mvit_search.analysis.proxy_words import ProxyWords, proxy_words, value_text
 from mvit_search.analysis.stages import stage_summary
 from mvit_search.analysis.tables import bytes_text, latency_text, stopped_text
-from mvit_search.records import hypervolume
-
-_STEPS = 60
-"""How often at most a hypervolume of four or more objectives, which takes long, is worked out."""
+from mvit_search.records.pareto import hypervolume_added
 
 
 class Mark(NamedTuple):
@@ -114,16 +111,13 @@ def progress_data(document: FrontDocument, candidates: Sequence[Point]) -> Progr
     keys = costs(document)
     worst = [document.hypervolume_reference[key] for key in keys]
     front: list[tuple[float, ...]] = []
-    numbers, percent, share, changed = [], [], 0.0, False
-    pause = max(1, len(candidates) // _STEPS) if len(keys) > 2 else 1
+    numbers, percent, share = [], [], 0.0
     for number, point in enumerate(candidates):
         here = _place(point, keys)
         # Most candidates change nothing, and the sum is only needed when one does.
         if here is not None and not any(_covers(known, here) for known in front):
+            share += hypervolume_added(here, front, *worst)
             front = [known for known in front if not _covers(here, known)] + [here]
-            changed = True
-        if changed and (number % pause == 0 or number == len(candidates) - 1):
-            share, changed = hypervolume(front, *worst), False
         numbers.append(number)
         percent.append(100 * share)
     ends = [f"0 to {COSTS[key].text(most)}" for key, most in zip(keys, worst, strict=True)]

@@ -1,5 +1,6 @@
 """Pareto order of the value (top-1 or score) and any number of costs: a higher value and lower costs are better."""
 
+import math
 import operator
 from bisect import bisect
 from collections.abc import Callable, Iterable, Sequence
@@ -67,12 +68,27 @@ def hypervolume(points: Iterable[tuple[float, ...]], *worst: float) -> float:
     A point is (cost, ..., value), the box [0, worst] of each cost times [0, 1] of the value: `hypervolume([(5.0, 0.9)],
     20.0)` is that of 5 ms and 90 %. A point at or beyond `worst` in any cost adds nothing.
     """
-    scaled = [
+    return _volume(_scaled(points, worst))
+
+
+def hypervolume_added(point: tuple[float, ...], others: Iterable[tuple[float, ...]], *worst: float) -> float:
+    """By how much `point` raises the hypervolume of `others`: far quicker than both volumes with several costs."""
+    return sum(_exclusive(own, _scaled(others, worst)) for own in _scaled([point], worst))
+
+
+def _scaled(points: Iterable[tuple[float, ...]], worst: Sequence[float]) -> list[tuple[float, ...]]:
+    """In the unit box, with every axis minimised; without those outside."""
+    return [
         (*(cost / most for cost, most in zip(point[:-1], worst, strict=True)), 1 - point[-1])
         for point in points
         if point[-1] > 0 and all(map(operator.lt, point[:-1], worst))
     ]
-    return _volume(scaled)
+
+
+def _exclusive(point: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> float:
+    """What `point` dominates and none of `others` does."""
+    limited = [tuple(map(max, point, other)) for other in others]
+    return math.prod(1 - axis for axis in point) - _volume(_undominated(limited))
 
 
 def _volume(points: list[tuple[float, ...]]) -> float:
@@ -89,14 +105,7 @@ def _volume(points: list[tuple[float, ...]]) -> float:
         return _three(points)
     # The worst first, so that what a point limits the others to collapses early.
     ordered = sorted(_undominated(points), reverse=True)
-    total = 0.0
-    for index, point in enumerate(ordered):
-        own = 1.0
-        for axis in point:
-            own *= 1 - axis
-        limited = [tuple(map(max, point, other)) for other in ordered[index + 1 :]]
-        total += own - _volume(_undominated(limited))
-    return total
+    return math.fsum(_exclusive(point, ordered[index + 1 :]) for index, point in enumerate(ordered))
 
 
 def _area(points: list[tuple[float, ...]]) -> float:

@@ -19,6 +19,7 @@ from mvit_search.records import (
     knee,
     pareto_front,
 )
+from mvit_search.records.pareto import hypervolume_added
 
 CONFIG = PRESETS["mobilevit-xxs"]
 PLAIN = LatencyFact(ms=1.0, low_ms=1.0, high_ms=1.0, source="predicted: x", target="x", protocol="p")
@@ -98,6 +99,16 @@ def test_a_hypervolume_is_the_count_of_dominated_cells(raw):
     )
     found = hypervolume([(*map(float, row[:-1]), row[-1] / side) for row in raw], *[float(side)] * (axes - 1))
     assert found == pytest.approx(dominated / side**axes)
+
+
+@pytest.mark.parametrize("costs", [1, 2, 3, 4])
+def test_volumes_added_one_by_one_make_the_whole(costs):
+    rng = random.Random(costs)
+    points = [tuple(rng.random() for _ in range(costs + 1)) for _ in range(30)]
+    worst = [0.9] * costs
+    added = [hypervolume_added(point, points[:index], *worst) for index, point in enumerate(points)]
+    assert min(added) >= -1e-12
+    assert list(itertools.accumulate(added)) == pytest.approx([hypervolume(points[: n + 1], *worst) for n in range(30)])
 
 
 @pytest.mark.parametrize("costs", [2, 3, 4])
