@@ -110,7 +110,7 @@ def run(
         str | None,
         typer.Option(help="full: train each candidate to the end; halving: in rungs, the best go on (default: full)."),
     ] = None,
-    eta: Annotated[int | None, typer.Option(help="Of so many at a rung one goes on (default: 3).")] = None,
+    eta: Annotated[int | None, typer.Option(min=2, help="Of so many at a rung one goes on (default: 3).")] = None,
     rungs: Annotated[
         str | None,
         typer.Option(
@@ -119,7 +119,7 @@ def run(
             metavar="E,E,...",
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Trainings at once (default: 1).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trainings at once (default: 1).")] = None,
     engine: Annotated[
         str | None, typer.Option(help="in-process, pool (the default with --workers above 1) or ray.")
     ] = None,

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import optuna
 from optuna.study import StudyDirection
 
 from mvit_search import __version__
@@ -169,6 +170,7 @@ def prepare(settings: RunSettings) -> Plan:
     """
     from mvit_search.proxy.training import require_trainable
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_objectives(settings.objectives)
     if settings.engine is not None:
         check_engine(settings.engine)

@@ -99,7 +99,7 @@ class Proposer:
         if index < len(self._first) and attempt == 0:
             fixed, origin = self._first[index]
         elif fruitless >= _FRUITLESS_LIMIT and self.plan.sampler.name not in EXHAUSTIVE:
-            fixed = unseen(plan.space, plan.limits, {*self._known}, self._rng("unseen", attempt))
+            fixed = unseen(plan.space, plan.limits, {*self._known}, self._rng("unseen", attempt), excess=plan.excess)
             if fixed is None:
                 return None
         elif index < len(self._first):
@@ -154,7 +154,8 @@ def first_generation(plan: Plan, population: int, earlier: Sequence[Params] = ()
     free = max(0, population - len(first))
     rng = random.Random(f"first generation {plan.settings.seed}")
     for place in range(free):
-        first.append((draw_evenly(plan.space, plan.limits, (place + rng.random()) / free, rng), "initial"))
+        share = (place + rng.random()) / free
+        first.append((draw_evenly(plan.space, plan.limits, share, rng, excess=plan.excess), "initial"))
     if replay is None:
         return first
     taken: dict[str, tuple[Params, Origin]] = {}

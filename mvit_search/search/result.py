@@ -76,7 +76,8 @@ def untrained_row(plan: Plan, name: str, config: MobileViTConfig) -> dict[str, A
     costs = cost(config, plan.settings.num_classes)
     latency = LatencyFact.of(plan.target.latency(config, plan.settings.num_classes))
     fits = "not scored" if plan.proxy.scores else "not trained"
-    outcome = "over budget" if plan.excess(config) else fits
+    broken = plan.excess(config)
+    outcome = "over budget" if "params" in broken else "over a limit" if broken else fits
     return {
         "ref": name, "name": name, "trial": None, "origin": "preset", "outcome": outcome,
         "params": costs.params, "macs": costs.macs, "weight_bytes": costs.weight_bytes,

@@ -1,5 +1,6 @@
 """From settings to a finished run folder."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,25 +46,32 @@ def run_search(
     plan = prepare(settings)
     script = _script(settings, folder, plan)
     watcher, brake = observer or Silent(), brake or Brake()
-    with Store.open(folder, plan.shape, settings.storage, plan.pins()) as store:
-        earlier = _earlier(plan, folder, store)
-        describe(folder, plan)
-        for words in _notices(plan):
-            watcher.notice(words)
-        engine = _engine(plan, folder, evaluator, watcher, brake)
-        try:
-            screener = _scorer(plan, plan.prescreen.name)() if plan.prescreen else None
-            # What somebody else values is no training of this recipe, and must not be kept as one.
-            memory = NoMemory() if evaluator is not None else _memory(plan, earlier, watcher.notice)
-            patient = _patient(plan, watcher, brake)
-            search = Search(
-                patient, store, folder, engine, watcher, brake=brake, screener=screener, memory=memory,
-                earlier=earlier.configs, script=script,
-            )  # fmt: skip
-            document = search.run()
-            return document if script is None else {**document, "replay": _compared(script, settings, search)}
-        finally:
-            engine.close()
+    fresh = not folder.path.exists()
+    try:
+        with Store.open(folder, plan.shape, settings.storage, plan.pins()) as store:
+            earlier = _earlier(plan, folder, store)
+            engine = _engine(plan, folder, evaluator, watcher, brake)
+            try:
+                describe(folder, plan)
+                fresh = False
+                for words in _notices(plan):
+                    watcher.notice(words)
+                # What somebody else values is no training of this recipe, and must not be kept as one.
+                memory = NoMemory() if evaluator is not None else _memory(plan, earlier, watcher.notice)
+                screener = _scorer(plan, plan.prescreen.name)() if plan.prescreen else None
+                patient = _patient(plan, watcher, brake)
+                search = Search(
+                    patient, store, folder, engine, watcher, brake=brake, screener=screener, memory=memory,
+                    earlier=earlier.configs, script=script,
+                )  # fmt: skip
+                document = search.run()
+                return document if script is None else {**document, "replay": _compared(script, settings, search)}
+            finally:
+                engine.close()
+    except BaseException:
+        if fresh:  # refused before it began: a folder with a lock in it would look like a run
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def _script(settings: RunSettings, folder: RunFolder, plan: Plan) -> Script | None:
