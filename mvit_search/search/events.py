@@ -13,7 +13,6 @@ from typing import Any, TextIO
 from optuna.trial import FrozenTrial
 
 from mvit_search._files import write_atomically
-from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import InputError
 from mvit_search.records import Record
 from mvit_search.records.record import Evaluated
@@ -23,10 +22,10 @@ EVENT = "event"
 """Attribute of a trial: its place in the order of events."""
 
 
-def asked(trial: FrozenTrial, config: MobileViTConfig) -> dict[str, Any]:
+def asked(trial: FrozenTrial, digest: str) -> dict[str, Any]:
     """A proposal was admitted; with how many were passed over before it."""
     attrs = trial.user_attrs
-    return {"event": attrs[EVENT], "kind": "ask", "trial": trial.number, "digest": config.digest(), **{
+    return {"event": attrs[EVENT], "kind": "ask", "trial": trial.number, "digest": digest, **{
         key: value for key, value in attrs.items() if key != EVENT
     }, "params": trial.params}  # fmt: skip
 

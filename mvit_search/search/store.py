@@ -1,11 +1,13 @@
 """What a run knows, durably: proposals as Optuna trials, candidates' records as attributes of the study.
 
 Records are study attributes `candidate:<number>`, because a record also exists for a preset outside the space, and
-grows when higher rungs and the finals train it again. A record and what becomes of its trial are one write where the storage
-can do that; where a kill comes between the two, the record is the truth and the trial is told at the next start.
+grows when higher rungs and the finals train it again. A record and what becomes of its trial are one write where the
+storage can do that; where a kill comes between the two, the record is the truth and the trial is told at the next start.
 """
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 from optuna.distributions import BaseDistribution
@@ -21,6 +23,21 @@ from mvit_search.search.storage import Backing, FileLock, hold_folder, open_back
 STUDY_NAME = "mvit-search"
 _DIGESTS = {"data": "images", "recipe": "training recipe", "space": "search space"}  # pinned by digest
 _RECORD = "candidate:"
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Read without looking for garbage: ten thousand records are a million objects, and none of them is any.
+
+    Python looks whenever there are some more; that takes as long as the reading.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class StudyShape(NamedTuple):
@@ -42,7 +59,8 @@ class Store:
 
     def __init__(self, backing: Backing, lock: FileLock) -> None:
         self._backing, self._lock = backing, lock
-        loaded = backing.load()
+        with collection_paused():
+            loaded = backing.load()
         self._loaded = loaded.user_attrs
         self._remembered: dict[str, Any] = {}
         self.system_attrs = {key: loaded.system_attrs[key] for key in loaded.system_attrs}
@@ -126,9 +144,10 @@ class Store:
 
     def records(self) -> list[Record]:
         """Every record, by number, as they were when the store was opened."""
+        keys = [key for key in self._loaded if key.startswith(_RECORD)]
         try:
-            keys = [key for key in self._loaded if key.startswith(_RECORD)]
-            found = [Record.model_validate_json(self._loaded.text(key)) for key in keys]
+            with collection_paused():
+                found = [Record.model_validate_json(self._loaded.text(key)) for key in keys]
         except ValidationError as error:
             rule = f"its study holds a record that is none ({error.error_count()} problems)"
             raise InputError("results folder", None, rule, "was it written by another version?") from None

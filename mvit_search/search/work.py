@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optuna.trial import TrialState
 
@@ -28,7 +28,7 @@ from mvit_search.search.recording import evaluated, first_record, grown
 from mvit_search.search.reporting import Reporter
 from mvit_search.search.sampling import Sampling
 from mvit_search.search.standing import Standing
-from mvit_search.search.store import Store
+from mvit_search.search.store import Store, collection_paused
 from mvit_search.search.task import Evaluation, Failure, Task
 
 LOOK_EVERY_S = 0.5
@@ -78,23 +78,30 @@ class Work:
     def restore(self, reporter: Reporter) -> None:
         """Take up what the store holds, and write what it owes: trials whose records a kill left untold."""
         self._reporter = reporter
+        with collection_paused():
+            self._log.begin(self._restored())
+
+    def _restored(self) -> list[dict[str, Any]]:
+        """Everything but the log; returns the events so far."""
         records = self.book.records
-        recorded = {record.trial for record in records}
+        digests = {record.trial: record.digest for record in records}
         events = [event for record in records for e in record.evaluations for event in valued(record, e)]
         for trial in self.store.trials:
-            config = self.plan.space.config(trial.params)
-            events.append(asked(trial, config))
+            digest = digests.get(trial.number)
             if trial.state.is_finished():
                 self._told.add(trial.number)
-            elif trial.number not in recorded:
-                self.known.add(config.digest())
-                name = self.names.get(config.digest())
+            if digest is None:  # it was in flight
+                config = self.plan.space.config(trial.params)
+                digest = config.digest()
+                self.known.add(digest)
+                name = self.names.get(digest)
                 origin: Origin = "preset" if name else trial.user_attrs["origin"]
                 self.resumed.append(Candidate(config, trial.number, name, origin, begun=-1))
+            events.append(asked(trial, digest))
         self._next_event = 1 + max((int(event["event"]) for event in events), default=-1)
         self.standing.restore(records)
         self.tell_ended(record for record in records if record.outcome != "stopped")
-        self._log.begin(events)
+        return events
 
     def close(self) -> None:
         """Let go of threads and files."""
@@ -134,7 +141,7 @@ class Work:
         attrs = {EVENT: self._event(), "origin": proposal.origin, **proposal.passed_over}
         trial = self.sampling.admit(proposal.draft, attrs)
         self.store.admit(trial)
-        self._log.add(asked(trial, proposal.config))
+        self._log.add(asked(trial, proposal.config.digest()))
         self.known.add(proposal.config.digest())
         name = self.names.get(proposal.config.digest())
         return Candidate(proposal.config, trial.number, name, "preset" if name else proposal.origin, begun=-1)
