@@ -64,6 +64,8 @@ def connect_ray(address: str) -> Any:
 
 def _imported() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Whatever its log level, Ray prints pages about every node that goes, on stdout. Lines that match this it skips.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         import ray
     except ImportError:
