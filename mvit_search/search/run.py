@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mvit_search.errors import InputError
+from mvit_search.errors import ConflictError, InputError, WorkError
 from mvit_search.records import RunFolder, find_run
 from mvit_search.search.brake import Brake
 from mvit_search.search.driver import SEARCH_SHARE, Search
@@ -40,7 +40,7 @@ def run_search(
 
     Raises:
         InputError: for bad settings, or a folder that belongs to another run.
-        WorkError: if not one candidate could be trained.
+        WorkError: if not one candidate could be trained, or a file cannot be written.
         KeyboardInterrupt: after everything finished so far is written.
     """
     plan = prepare(settings)
@@ -68,9 +68,14 @@ def run_search(
                 return document if script is None else {**document, "replay": _compared(script, settings, search)}
             finally:
                 engine.close()
-    except BaseException:
-        if fresh:  # refused before it began: a folder with a lock in it would look like a run
+    except BaseException as error:
+        # Refused before it began: a folder with a lock in it would look like a run. Not another's that was just begun.
+        if fresh and not isinstance(error, ConflictError):
             shutil.rmtree(folder.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            what = f"{error.filename or folder.path}: {error.strerror or error}"
+            advice = "nothing finished is lost; once that is mended the same command carries on"
+            raise WorkError(f"{what}; {advice}") from error
         raise
 
 
