@@ -65,7 +65,7 @@ class Setup(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Hypervolume at each checkpoint, proposals in all, seconds spent on proposing."""
+    """Hypervolume at each checkpoint, proposals in all, processor seconds spent on proposing."""
 
     volumes: dict[int, float]
     proposals: int
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--budget", default="6M", help="most parameters (default 6M)")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--trials", type=int, default=CHECKPOINTS[-1])
-    parser.add_argument("--samplers", default="nsga2,nsga3,tpe,random", help="of the second part; gp takes hours")
+    parser.add_argument("--samplers", default="nsga2,nsga3,tpe,random", help="of the second part (gp: --trials 60)")
     arguments = parser.parse_args()
     seeds = range(3 if arguments.quick else arguments.seeds)
     trials = 60 if arguments.quick else arguments.trials
@@ -145,9 +145,9 @@ def search(setup: Setup, sampler: str, way: str, seed: int) -> Outcome:
             assert drawn is not None
             draft = Draft(drawn, {})
         else:
-            start = time.perf_counter()
+            start = time.process_time()
             draft = sampling.propose(make_sampler(sampler, Turn(seed, sampling.admitted, attempt), problem))
-            seconds += time.perf_counter() - start
+            seconds += time.process_time() - start
             proposals += 1
         config = SPACE.config(draft.params)
         digest, excess = config.digest(), limits.excess(config)
@@ -249,8 +249,8 @@ def features(config: MobileViTConfig) -> list[float]:
 
 
 def measure_asks(counts: Sequence[int]) -> None:
-    """Median milliseconds of a proposal, sampler made anew, beside so many finished trials and 8 in flight."""
-    print(f"\nmilliseconds a proposal ({len(DISTRIBUTIONS)} parameters), after so many finished trials")
+    """Median processor milliseconds of a proposal, sampler made anew, with so many finished trials and 8 in flight."""
+    print(f"\nprocessor milliseconds a proposal ({len(DISTRIBUTIONS)} parameters), after so many finished trials")
     print(f"{'sampler':<22}" + "".join(f"{count:>10,}" for count in counts))
     for name in ("nsga2", "nsga3", "tpe", "random"):
         cells = "".join(f"{1000 * asking_seconds(name, count):>10.2f}" for count in counts)
@@ -271,9 +271,9 @@ def asking_seconds(name: str, count: int) -> float:
             sampling.set_values(index, (1 - 1 / width**0.5 + rng.gauss(0, NOISE), width / 100 + rng.random()))
     taken = []
     for attempt in range(30):
-        start = time.perf_counter()
+        start = time.process_time()
         sampling.propose(make_sampler(name, Turn(0, count, attempt), problem))
-        taken.append(time.perf_counter() - start)
+        taken.append(time.process_time() - start)
     return statistics.median(taken)
 
 
@@ -283,7 +283,7 @@ def checkpoints(trials: int) -> list[int]:
 
 def header(what: str, trials: int) -> str:
     columns = "".join(f"{at:>14}" for at in checkpoints(trials))
-    return f"{what:<16}{columns}{'proposals':>12}{'ms each':>10}"
+    return f"{what:<16}{columns}{'proposals':>12}{'CPU ms':>10}"
 
 
 def row(what: str, outcomes: Sequence[Outcome], trials: int) -> str:

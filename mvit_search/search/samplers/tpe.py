@@ -41,10 +41,14 @@ class _Latest(Study):
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        trials = super()._get_trials(deepcopy, states, use_cache)
-        finished = [trial for trial in trials if trial.state != TrialState.RUNNING][-LEARNT_FROM:]
-        in_flight = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        return sorted(finished + in_flight, key=lambda trial: trial.number)
+        found, finished = [], 0
+        for trial in reversed(super()._get_trials(deepcopy=False)):
+            state = trial.state
+            if state != TrialState.RUNNING and (finished == LEARNT_FROM or state not in (states or (state,))):
+                continue
+            finished += state != TrialState.RUNNING
+            found.append(trial)
+        return found[::-1]
 
 
 def make(turn: Turn, problem: Problem) -> BaseSampler:
