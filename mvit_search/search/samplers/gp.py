@@ -13,7 +13,7 @@ from mvit_search.errors import InputError
 from mvit_search.search.samplers.problem import Problem, Turn
 
 MOST_TRIALS = 400
-"""With so many a proposal takes 1.9 s of a processor in a space of 33 parameters, and the time grows with the square."""
+"""With so many a proposal takes 1.9 s of a processor in a space of 33 parameters; it took 0.6 s with 200."""
 _PARENTS, _ROUNDS, _CHANGED, _CHILDREN = 20, 4, 3, 256
 
 
