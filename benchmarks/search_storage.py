@@ -86,7 +86,7 @@ class Place(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="300 and 1,000 trials; under a minute")
+    parser.add_argument("--quick", action="store_true", help="300 and 1,000 trials instead of up to 10,000")
     parser.add_argument("--postgresql", metavar="URL", help="of an empty database, to be measured as well")
     arguments = parser.parse_args()
     sizes = (300, 1_000) if arguments.quick else (1_000, 3_000, 10_000)
