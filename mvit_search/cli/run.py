@@ -2,6 +2,7 @@
 
 import signal
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -196,36 +197,35 @@ def _search(folder: "RunFolder", given: dict[str, Any], *, quiet: bool) -> dict[
     from mvit_search.errors import MvitSearchError
     from mvit_search.search import Brake, parse_settings, run_search
 
-    brake = Brake()
     settings = parse_settings(given)
+    presses = _Presses(Brake())
+    document: dict[str, Any] | None = None
     with watching(folder.path, begun(settings, carried_on=folder.exists()), quiet=quiet) as watch:
         try:
-            with _stoppable(brake, watch):
-                document = run_search(settings, folder, observer=watch, brake=brake)
+            with _stoppable(presses, watch):
+                document = run_search(settings, folder, observer=watch, brake=presses.brake)
         except KeyboardInterrupt:
             watch.ended("ended by Ctrl-C")
-            stopped = True
         except MvitSearchError as error:
             watch.ended(f"failed: {error}")
             raise
         else:
             watch.ended(f"ended. {ended(document)}")
-            stopped = False
-    if stopped:
-        _leave(folder)
+    if document is None:
+        _leave(folder, at_once=presses.at_once)
     write_report(folder, folder.report_file)
     return document
 
 
-def _leave(folder: "RunFolder") -> NoReturn:
-    """Write the report of what there is, say how to go on, and end."""
+def _leave(folder: "RunFolder", *, at_once: bool) -> NoReturn:
+    """Write the report of what there is, unless that should not be waited for; say how to go on, and end."""
     from mvit_search.analysis import write_report
 
     words = "stopped before the run had begun; nothing was written"
     if folder.exists():
         words = f"stopped; nothing finished is lost. Carry on: {carry_on(folder)}"
     try:
-        if (folder.path / "front.json").is_file():
+        if (folder.path / "front.json").is_file() and not at_once:
             write_report(folder, folder.report_file)
     finally:
         with suppress(OSError):  # `2>&1 | tee` was stopped by the same Ctrl-C
@@ -233,14 +233,26 @@ def _leave(folder: "RunFolder") -> NoReturn:
     raise typer.Exit(EXIT_INTERRUPTED)
 
 
+@dataclass
+class _Presses:
+    """What Ctrl-C has asked for."""
+
+    brake: "Brake"
+    at_once: bool = False
+
+
 @contextmanager
-def _stoppable(brake: "Brake", watch: "Watch") -> "Iterator[None]":
-    """Ctrl-C once ends the run after the epochs that are under way; twice ends it now. Both lose nothing finished."""
+def _stoppable(presses: _Presses, watch: "Watch") -> "Iterator[None]":
+    """Ctrl-C once ends the run after the epochs that are under way; twice ends it now. Both lose nothing finished.
+
+    While the run still loads, once is enough.
+    """
 
     def interrupt(number: int, frame: object) -> None:
-        if brake.interrupted or not watch.searching:
+        if presses.brake.interrupted or not watch.searching:
+            presses.at_once = True
             raise KeyboardInterrupt
-        brake.interrupt()
+        presses.brake.interrupt()
         watch.answer("stopping after the epochs that are under way; Ctrl-C again stops at once")
 
     before = signal.signal(signal.SIGINT, interrupt)

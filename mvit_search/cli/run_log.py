@@ -22,7 +22,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, begun: str, trouble: Callable[[str], None], now: Callable[[], str] = _now) -> None:
-        """`begun`: the line of this start; written only if anything else is."""
+        """`begun`: the line of this start, written with `begin` or before anything else that is."""
         self._path, self._trouble, self._now = folder / FILE, trouble, now
         self._waiting = [f"{now()} {begun}\n"]
         self._file: int | None = None
@@ -34,10 +34,24 @@ class RunLog:
         """Whether this start has written anything."""
         return self._file is not None
 
+    def begin(self) -> None:
+        """Write what waits: the run has begun."""
+        self._write_waiting()
+
     def write(self, words: str) -> None:
         """Append a line."""
         self._waiting = self._waiting[-_MOST_WAITING:]
         self._waiting.append(f"{self._now()} {' '.join(words.split())}\n")
+        self._write_waiting()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            with suppress(OSError):
+                os.close(self._file)
+            self._file = None
+
+    def _write_waiting(self) -> None:
         if self._file is None and not self._path.parent.is_dir():
             return
         try:
@@ -50,13 +64,6 @@ class RunLog:
             if not self._told:
                 self._told = True
                 self._trouble(f"{self._path} cannot be written ({error.strerror or error}): going on without it")
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._file is not None:
-            with suppress(OSError):
-                os.close(self._file)
-            self._file = None
 
     def _open(self) -> int:
         file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o644)

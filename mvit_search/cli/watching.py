@@ -42,7 +42,9 @@ class Watch:
         self.searching = False
 
     def update(self, progress: "Progress", record: "Record | None") -> None:
-        self.searching = True
+        if not self.searching:
+            self.searching = True
+            self._log.begin()
         if record is not None:
             self._log.write(line(progress, record))
         self._display.update(progress, record)

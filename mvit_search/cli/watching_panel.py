@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LABEL = 13
 _LATEST = 8
-_PHASES = {"search": "searching", "finals": "finals: further seeds for the front and the presets", "done": "done"}
+_PHASES = {"search": "searching", "finals": "finals with further seeds", "done": "done"}
 
 
 class _Row(NamedTuple):
@@ -139,8 +139,8 @@ def _failures(progress: "Progress") -> list[_Row]:
 
 
 def _rungs(progress: "Progress") -> list[_Row]:
-    if len(progress.rungs) < 2:
-        return []
+    if len(progress.rungs) < 2 or progress.phase == "finals":
+        return []  # nobody climbs any more
     wide = max(6, *(len(rung.name) for rung in progress.rungs))
     table = [f"{rung.name:<{wide}}  {rung.valued:>6}  {rung.under_way:>9}" for rung in progress.rungs]
     return [_Row(5, "rungs", (f"{'epochs':<{wide}}  valued  under way", *table))]

@@ -18,7 +18,7 @@ def line(progress: "Progress", record: "Record") -> str:
     facts = [f"{count} {words}" for words, count in passed.items() if count]
     if progress.best is not None:
         facts.append(f"best {point(progress.best)}")
-    if progress.hypervolume is not None:
+    if progress.best is not None and progress.hypervolume is not None:
         facts.append(f"hypervolume {progress.hypervolume:.4f}")
     if progress.remaining_s is not None and progress.phase != "done":
         facts.append(f"{about(progress.remaining_s)} left")
