@@ -146,8 +146,9 @@ class Search:
 
     def _fill(self, begin: Callable[[], bool]) -> bool:
         """Keep the engine busy; whether it could be busier, but nothing is due at present."""
+        self.work.take_off()
         while self.work.room:
-            if not self.work.take_off() and not begin():
+            if not begin():
                 return True
         return False
 

@@ -96,8 +96,8 @@ def _do(step: Step, event: dict[str, Any], asked: dict[str, Candidate], plan: Pl
     else:
         work.again(record, step.seed)
     while not work.idle and not work.brake.pressed():
-        if not work.take_off():
-            work.wait()
+        work.take_off()
+        work.wait()
 
 
 def _preset(step: Step, event: dict[str, Any], plan: Plan) -> Candidate:

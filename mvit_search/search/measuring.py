@@ -4,8 +4,9 @@ What is predicted costs microseconds and is known at once. So it is where the tr
 would disturb a measurement. Beside workers a measurement has a thread of its own, so that they need not wait for it.
 """
 
+import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -70,6 +71,13 @@ class LatencyQueue:
             return None
         candidate, future = self._waiting.popleft()
         return candidate, future.result()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the next latency, or so long."""
+        if self._waiting:
+            wait([self._waiting[0][1]], seconds)
+        else:
+            time.sleep(seconds)
 
     def close(self) -> None:
         """Let go of what was not asked yet."""

@@ -31,7 +31,8 @@ from mvit_search.search.standing import Standing
 from mvit_search.search.store import Store, collection_paused
 from mvit_search.search.task import Evaluation, Failure, Task
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S, LOOK_SOON_S = 0.5, 0.05
+"""How long the engine is waited for at a time; soon where a latency may become known meanwhile."""
 _GRACE_S = 30.0
 """How long what runs may take to end its epoch and be saved, once the run should end."""
 _ENDINGS = {"failed": TrialState.FAIL, "stopped": TrialState.PRUNED}
@@ -171,29 +172,28 @@ class Work:
         task = Task(record.config, seed, self.plan.ladder.top)
         self._submit(_Flight(task, self._event(), None, record.latency))
 
-    def take_off(self) -> bool:
-        """Send the next candidate whose latency is known to be trained; whether there was one.
+    def take_off(self) -> None:
+        """Send those candidates to be trained whose latencies are known.
 
         Raises:
             TargetUnavailable: as `begin`.
         """
-        timed = self._latencies.take()
-        if timed is None:
-            return False
-        candidate, latency = timed
+        while (timed := self._latencies.take()) is not None:
+            self._take_off(*timed)
+
+    def _take_off(self, candidate: Candidate, latency: LatencyFact | WorkError) -> None:
         seed = self.seeds(candidate.config)[0]
         task = Task(candidate.config, seed, 0, keep=self._keep(candidate.config.digest(), 0))
         flight = _Flight(task, candidate.begun, candidate, None)
         if isinstance(latency, WorkError):
             self._settle(flight, Evaluation(None, 0.0, str(latency), failure=Failure.LATENCY))
-            return True
+            return
         flight = flight._replace(latency=latency)
         if self.plan.limits.excess_after(None, latency.ms):
             error = f"latency {latency.how} {latency.ms:.2f} ms, over --max-latency {self.plan.limits.latency_ms:g} ms"
             self._settle(flight, Evaluation(None, 0.0, error, failure=Failure.LIMIT))
-            return True
+            return
         self._submit(flight)
-        return True
 
     def _submit(self, flight: _Flight) -> None:
         remembered = self.memory.get(flight.task)
@@ -209,8 +209,12 @@ class Work:
 
     def wait(self) -> None:
         """Settle what comes back within a moment."""
-        for task, evaluation in self.engine.wait(LOOK_EVERY_S):
-            self._land(task, evaluation)
+        moment_s = LOOK_SOON_S if len(self._latencies) else LOOK_EVERY_S
+        if self._flying or not len(self._latencies):
+            for task, evaluation in self.engine.wait(moment_s):
+                self._land(task, evaluation)
+        else:
+            self._latencies.wait(moment_s)
         self._reporter.tick()
 
     def drain(self) -> None:

@@ -101,9 +101,11 @@ def make_plan(replay: Callable[[SearchSpace, Limits, RunSettings], Replay] | Non
     )
 
 
-def search(path, evaluator=None, observer=None, clock=None, screener=None, engine=None, memory=None, **settings):
+def search(
+    path, evaluator=None, observer=None, clock=None, screener=None, engine=None, memory=None, plan=None, **settings
+):
     """Run or carry on a search in `path`; returns the front document."""
-    plan = make_plan(**settings)
+    plan = plan or make_plan(**settings)
     folder = RunFolder(path)
     with Store.open(folder, plan.shape, pins=plan.pins()) as store:
         folder.write_run(plan.describe(folder.name))

@@ -1,4 +1,4 @@
-"""Whole runs with successive halving: who climbs, what is trained, what enters the front, whatever moment a kill comes."""
+"""Whole runs with successive halving: who climbs, what is trained, what enters the front, when a kill comes."""
 
 import json
 from collections import Counter

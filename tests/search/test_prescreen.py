@@ -40,8 +40,8 @@ def test_the_best_of_each_pool_is_trained_and_the_rest_leave_a_count(uninterrupt
     assert len(found) == 9
     assert [trial.user_attrs.get("prescreened", 0) for trial in found] == [0] * 6 + [2] * 3
     for place, record in enumerate(records[6:]):
-        pool = screened[3 * place : 3 * place + 3]
-        assert pool.index(record.digest) == scores[3 * place : 3 * place + 3].index(max(scores[3 * place : 3 * place + 3]))
+        pool, pool_scores = (noted[3 * place : 3 * place + 3] for noted in (screened, scores))
+        assert pool.index(record.digest) == pool_scores.index(max(pool_scores))
 
 
 @pytest.mark.parametrize("share", [0.58, 0.71, 0.77, 0.88, 0.97])

@@ -10,7 +10,6 @@ from mvit_search.analysis import candidate_points, front_table, read_document, r
 from mvit_search.analysis.figure_data import front_figure_data
 from mvit_search.analysis.run_facts import reproduce_command
 from mvit_search.architecture import PRESETS
-from mvit_search.cli.watching import Lines, Panel
 from mvit_search.errors import InputError, TargetUnavailable, WorkError
 from mvit_search.latency import Latency, load_target
 from mvit_search.latency.remote.client import ServerClient
@@ -21,7 +20,6 @@ from mvit_search.search.engines import InProcess
 from mvit_search.search.plan import _stand_in
 from mvit_search.search.run import _patient
 from mvit_search.search.waiting import Patience, PatientTarget, StandIn
-from tests.cli.test_watching import RECORDS, SEARCHING, FakeLive
 from tests.latency.measurement_server import TOKEN, serving
 from tests.search.fakes import FormulaEvaluator, make_plan
 
@@ -256,7 +254,7 @@ def test_predictions_that_stand_in_are_marked_wherever_they_are_shown(mixed):
     assert f"{len(predicted)} of {len(document['front'])} front points ha" in said
     assert all(ref in said for ref in predicted)
     figure = front_figure_data(read_document(document), candidate_points(records, "mixed"))
-    assert figure.latency_axis.endswith(", predicted and measured (ms)")
+    assert figure.cost_axis.endswith(", predicted and measured (ms)")
     html = report_html(folder.read_run(), document, ())
     assert "Some latencies were measured and some predicted; each row says which" in html
 
@@ -285,7 +283,7 @@ def test_the_settings_name_a_predictor_to_stand_in_for_what_is_measured():
 
 def test_every_run_is_patient_within_its_time():
     plan = make_plan(time_s=300, patience_s=20.0)._replace(stand_in=load_target("iphone12"))
-    target = _patient(plan, Silent()).target
+    target = _patient(plan, Silent(), Brake()).target
     assert target.name == "iphone12"
     assert target.latency(XXS) == load_target("iphone12").latency(XXS)
     assert target._patience.seconds == 20.0
@@ -296,17 +294,3 @@ def test_the_command_to_reproduce_names_the_stand_in():
     assert "--patience" not in reproduce_command({"settings": settings}, "again")
     command = reproduce_command({"settings": {**settings, "stand_in": "iphone12"}}, "again")
     assert "--stand-in iphone12 --patience 300s" in command
-
-
-def test_watchers_show_what_holds_a_run_up(capsys):
-    Lines().notice("waiting for the measurement server")
-    assert capsys.readouterr().err == "waiting for the measurement server\n"
-    live = FakeLive()
-    panel = Panel(live)
-    panel.notice("waiting")
-    assert "waiting" in live.text
-    panel.update(SEARCHING, RECORDS[0])
-    panel.notice("waiting")
-    assert all(words in live.text for words in ("waiting", "3 of 24", "mobilevit-xxs"))
-    panel.update(SEARCHING, None)
-    assert "waiting" not in live.text
