@@ -95,7 +95,8 @@ def _search_seconds(plan: Plan, book: Book, here: Here, rung_s: list[float]) -> 
             reached = book.valued_at[0] + len(running) + ahead
         else:
             there = book.valued_at[rung] + len(running)
-            ahead = max(0, max(1, round((reached - climbing) / plan.ladder.eta)) + climbing - there)
+            share = -(-max(1, reached - climbing) // plan.ladder.eta)  # rounded up as the search closes
+            ahead = max(0, share + climbing - there)
             reached = there + ahead
         total_s += sum(running) + ahead * seconds
         chain_s += seconds if ahead else max(running, default=0.0)

@@ -140,7 +140,8 @@ class Reporter:
             self._candidates, self._new, tuple((begun.rung, now - begun.at) for begun in self._under_way.values()),
             max(1, self._engine.capacity), elapsed, sum(self._book.seconds_at) - self._spent_before_s,
         )  # fmt: skip
-        return remaining_s(self._plan, self._book, here, self.finals_ahead if phase == "finals" else None)
+        known = self.finals_ahead or self._under_way or self._finals_done
+        return remaining_s(self._plan, self._book, here, self.finals_ahead if phase == "finals" and known else None)
 
     def _evenly(self, elapsed: float) -> tuple[float, ...]:
         """The hypervolume at evenly spaced times from the first until now."""
