@@ -200,8 +200,8 @@ def print_way(
     repeated: dict[str, list[float]] = {}
     for (digest, _), by_epoch in values.items():
         repeated.setdefault(digest, []).append(100 * by_epoch[rungs[-1]])
-    within = spread([row for row in repeated.values() if len(row) > 1]).within if any(
-        len(row) > 1 for row in repeated.values()) else None  # fmt: skip
+    rows = [row for row in repeated.values() if len(row) > 1]
+    within = spread(rows).within if len(rows) > 1 else None
     taus = "; ".join(f"{rung}: {tau(top[rung], end)}, {tau(top[rung], common)}" for rung in rungs)
     shown = f"{within:6.2f}" if within is not None else f"{'-':>6}"
     print(
