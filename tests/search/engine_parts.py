@@ -42,11 +42,12 @@ def eventually(holds) -> bool:
 
 
 def alive(pid: int) -> bool:
+    """Whether a process, or a thread of it, still runs: until the last has ended its files stay open."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+        return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"
 
 
 def write(diary: Path, *words: object) -> None:

@@ -1,6 +1,7 @@
 """One contract for every engine, with real processes and a real Ray; and what each does when workers die."""
 
 import http.server
+import importlib.util
 import os
 import signal
 import socket
@@ -22,6 +23,12 @@ from tests.search.engine_parts import value_of as value
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def need_ray():
+    # Not imported here: Ray reads what the engine sets as it is imported.
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("the extra `ray` is not installed")
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A Ray cluster of this machine, two CPUs, which drivers join by its address."""
@@ -30,7 +37,7 @@ def cluster():
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "."
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    need_ray()
     from ray.cluster_utils import Cluster
 
     # A node that is gone is noticed within two seconds instead of twenty.
@@ -312,7 +319,7 @@ def children(pid):
 @elsewhere
 def test_workers_of_a_killed_driver_end(name, driver, tmp_path):
     if name == "ray":
-        pytest.importorskip("ray", reason="the extra `ray` is not installed")
+        need_ray()
     process = driver(name)
     # Ray's two agents of a node try for another minute to reach the cluster's head, which is gone (docs/engines.md).
     started = [
@@ -335,7 +342,7 @@ def test_ctrl_c_reaches_the_driver_and_not_the_workers(driver, tmp_path):
 
 
 def test_a_ray_of_this_machine_listens_on_loopback_and_ends_with_the_engine(opened, tmp_path):
-    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    need_ray()
     before = set(children(os.getpid()))
     handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
@@ -344,6 +351,8 @@ def test_a_ray_of_this_machine_listens_on_loopback_and_ends_with_the_engine(open
         assert signal.getsignal(signal.SIGTERM) is ours
     finally:
         signal.signal(signal.SIGTERM, handler)
+    import ray
+
     assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
     assert engine.capacity == 2
     with pytest.raises(InputError, match="joined a Ray cluster already"):
@@ -431,7 +440,7 @@ def wrong_address(request):
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_an_address_without_a_cluster_is_refused_at_once(opened, tmp_path, wrong_address, scheme):
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    need_ray()
     with pytest.raises(InputError, match=r"--ray-address '(ray://)?127") as caught:
         opened("ray", Script(tmp_path), address=scheme + wrong_address)
     assert "Ray cluster" in str(caught.value) or "does not answer" in str(caught.value)
@@ -439,7 +448,7 @@ def test_an_address_without_a_cluster_is_refused_at_once(opened, tmp_path, wrong
 
 @pytest.mark.parametrize("address", ["", "host", "host:", ":1", "host:0", "host:99999", "host:x", "http://host:1"])
 def test_a_malformed_address_is_refused(opened, tmp_path, address):
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    need_ray()
     with pytest.raises(InputError, match="must be auto, HOST:PORT or ray://HOST:PORT"):
         opened("ray", Script(tmp_path), address=address)
 
