@@ -180,12 +180,13 @@ def tell_fruitless(
 
 
 def first_generation(limits: Limits, seed: int) -> list[Params]:
-    """As a run's: the presets inside that fit, then draws spread evenly over the budget."""
+    """As a run's: the presets inside that fit, then draws, every other spread over the budget."""
     rng = random.Random(f"first generation {seed}")
     inside = [config for config in PRESETS.values() if config in SPACE and not limits.excess(config)]
     first = [SPACE.params(config) for config in inside]
     free = POPULATION - len(first)
-    return first + [draw_evenly(SPACE, limits, (i + rng.random()) / free, rng) for i in range(free)]
+    shares = ((i + rng.random()) / free if i % 2 else 1.0 for i in range(free))
+    return first + [draw_evenly(SPACE, limits, share, rng) for share in shares]
 
 
 def worth(known: Mapping[str, tuple[float, float]], true: Mapping[str, float], floor: float) -> float:

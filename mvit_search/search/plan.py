@@ -23,7 +23,7 @@ from mvit_search.search.ladder import Ladder, Rung, parse_rungs
 from mvit_search.search.limits import Limits
 from mvit_search.search.proxies import Prescreen, ProxyChoice, parse_prescreen, parse_proxy
 from mvit_search.search.replay import Replay, load_replay
-from mvit_search.search.rung_data import DataSource
+from mvit_search.search.rung_data import DataSource, require_climbable
 from mvit_search.search.samplers import AUTO, Choice, Problem, check_sampler, choose
 from mvit_search.search.settings import DEFAULT_IMAGES, RunSettings
 from mvit_search.search.storage import without_password
@@ -199,6 +199,7 @@ def prepare(settings: RunSettings) -> Plan:
     )  # fmt: skip
     if proxy.trains:
         require_trainable(data, recipe)
+        require_climbable(data, recipe, ladder)
     return Plan(settings, space, target, limits, data, recipe, stand_in, proxy, prescreen, None, ladder, sampler)
 
 

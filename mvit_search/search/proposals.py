@@ -10,7 +10,7 @@ from mvit_search.search.descent import descend
 from mvit_search.search.limits import Excess, Limits
 from mvit_search.space import Params, SearchSpace
 
-_BISECTIONS = 6
+_UNIFORM_DRAWS, _PASSES = 150, 4
 _ATTEMPTS = 5
 
 
@@ -21,7 +21,7 @@ def draw_evenly(
     """A candidate with at most `share` (0..1) of the way from the smallest network to the budget.
 
     Uniform draws crowd where the space has most candidates, near the budget or above it. Shares spread
-    evenly over 0..1 give a first generation spread over cost. Every other limit is kept too: if not one of several
+    evenly over 0..1 give draws spread over cost. Every other limit is kept too: if not one of several
     draws can be scaled down to that, the last is changed further, or else the smallest network; near the limits of what
     can be reached at all, many calls may so give the same candidate, or even one over a limit.
 
@@ -48,22 +48,27 @@ def draw_evenly(
 
 
 def draw_fitting(space: SearchSpace, fits: Callable[[MobileViTConfig], bool], rng: random.Random) -> Params:
-    """A uniform draw, scaled down just as far as it must be to fit.
+    """A uniform draw that fits; where hardly any does, one whose dimensions were lowered at random until it fits.
 
-    Costs rise with every number of a config, so bisection finds the largest share that fits. If not even the
-    smallest corner does, that is what comes back.
+    Lowering all dimensions together would be quicker, and leave networks that are narrow everywhere: searches that
+    begin with such find less (docs/samplers.md). If nothing fits, the smallest network comes back.
     """
-    params = space.draw(rng)
-    if fits(space.config(params)):
-        return params
-    low, high = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if fits(space.config(space.scaled(params, middle))):
-            low = middle
-        else:
-            high = middle
-    return space.scaled(params, low)
+    for _ in range(_UNIFORM_DRAWS):
+        params = space.draw(rng)
+        if fits(space.config(params)):
+            return params
+    costly = list(space.costly)
+    for _ in range(_PASSES):
+        rng.shuffle(costly)
+        for key in costly:
+            below = space.lighter(params, key)
+            if not below:
+                continue
+            if fits(space.config({**params, key: below[0]})):
+                fitting = (value for value in reversed(below) if fits(space.config({**params, key: value})))
+                return space.params(space.config({**params, key: next(fitting)}))
+            params = {**params, key: rng.choice(below)}
+    return space.scaled(params, 0.0)
 
 
 def unseen(

@@ -140,9 +140,10 @@ class Proposer:
 
 
 def first_generation(plan: Plan, population: int, earlier: Sequence[Params] = ()) -> list[tuple[Params, Origin]]:
-    """Presets of the space that fit; what an earlier run had; then draws spread evenly over the budget.
+    """Presets of the space that fit; what an earlier run had; then draws inside the limits, which fill a generation up.
 
-    Of a table, what it has near them. Draws fill a generation up.
+    Every other draw is uniform, and those between are spread evenly over the budget: uniform ones alone would leave the
+    small networks out. Of a table, what it has near them.
     """
     replay = plan.replay
     presets = [c for c in plan.presets().values() if c in plan.space and not plan.excess(c)]
@@ -154,7 +155,7 @@ def first_generation(plan: Plan, population: int, earlier: Sequence[Params] = ()
     free = max(0, population - len(first))
     rng = random.Random(f"first generation {plan.settings.seed}")
     for place in range(free):
-        share = (place + rng.random()) / free
+        share = (place + rng.random()) / free if place % 2 else 1.0
         first.append((draw_evenly(plan.space, plan.limits, share, rng, excess=plan.excess), "initial"))
     if replay is None:
         return first

@@ -176,6 +176,16 @@ class SearchSpace:
             scaled[key] = ladder[int(share * ladder.index(params[key]))]
         return self._canonical(scaled)
 
+    @property
+    def costly(self) -> tuple[str, ...]:
+        """Dimensions whose value changes the number of parameters."""
+        return tuple(key for key in self._ladders if key not in self._free_of_cost)
+
+    def lighter(self, params: Params, key: str) -> tuple[Value, ...]:
+        """The values of a dimension that cost less than the one in `params`, the lightest first."""
+        ladder = self._ladders[key][params[key]]
+        return tuple(ladder[: ladder.index(params[key])])
+
     def distributions(self) -> dict[str, "BaseDistribution"]:
         """Optuna's view of the dimensions: integer ranges stay integers, the rest are categories."""
         from optuna.distributions import CategoricalDistribution, IntDistribution

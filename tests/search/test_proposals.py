@@ -14,11 +14,19 @@ SPACE = load_space("mobilevit")
 SMALLEST = params_of(SPACE.smallest())
 
 
-@given(st.randoms(use_true_random=False), st.floats(0, 1), st.integers(SMALLEST, 10_000_000))
+@given(st.integers(0, 10**6), st.floats(0, 1), st.integers(SMALLEST, 10_000_000))
 @settings(max_examples=30, deadline=None)
-def test_a_draw_is_inside_its_share_of_the_budget(rng, share, budget):
-    params = draw_evenly(SPACE, Limits(budget, 1000), share, rng)
+def test_a_draw_is_inside_its_share_of_the_budget(seed, share, budget):
+    params = draw_evenly(SPACE, Limits(budget, 1000), share, random.Random(seed))
     assert params_of(SPACE.config(params)) <= SMALLEST + share * (budget - SMALLEST)
+
+
+def test_draws_of_a_tight_budget_are_wide_here_and_narrow_there():
+    """Not small in everything: each costly dimension keeps more than one value, and its heaviest now and then."""
+    drawn = [draw_evenly(SPACE, Limits(1_000_000, 1000), 1.0, random.Random(seed)) for seed in range(60)]
+    heaviest = [sum(params[key] == max(SPACE.dimensions[key]) for params in drawn) for key in SPACE.costly]
+    assert all(len({params[key] for params in drawn}) > 1 for key in SPACE.costly)
+    assert sum(count > 0 for count in heaviest) > len(heaviest) / 4
 
 
 def test_the_smallest_budget_has_its_candidate():
