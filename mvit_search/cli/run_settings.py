@@ -77,7 +77,7 @@ def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resum
 
 
 def replayed_settings(run: str, results_dir: Path) -> dict[str, Any]:
-    """What a run was made with, for going through its events again: everything trained, nothing taken from the cache."""
+    """What a run was made with, for going through its events again: all trained, nothing taken from the cache."""
     from mvit_search.records import find_run
 
     settings = settings_of(find_run(run, results_dir))

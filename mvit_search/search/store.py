@@ -2,7 +2,8 @@
 
 Records are study attributes `candidate:<number>`, because a record also exists for a preset outside the space, and
 grows when higher rungs and the finals train it again. A record and what becomes of its trial are one write where the
-storage can do that; where a kill comes between the two, the record is the truth and the trial is told at the next start.
+storage can do that; where a kill comes between the two, the record is the truth and the trial is told at the next
+start.
 """
 
 import gc
