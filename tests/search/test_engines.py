@@ -266,6 +266,10 @@ from tests.search.engine_parts import Script, task
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
     engine = open_engine(sys.argv[1], EngineSettings(Script(folder, lingers=(1,)), folder, workers=1))
+    if sys.argv[1] == "ray":
+        import ray
+
+        print(*(node["NodeManagerAddress"] for node in ray.nodes()), flush=True)
     engine.submit(task(1))
     done = []
     while not done:
@@ -341,27 +345,28 @@ def test_ctrl_c_reaches_the_driver_and_not_the_workers(driver, tmp_path):
     assert began(tmp_path / "diary", 1) == 1
 
 
-def test_a_ray_of_this_machine_listens_on_loopback_and_ends_with_the_engine(opened, tmp_path):
+def test_a_ray_of_this_machine_listens_on_loopback_and_ends_with_the_engine(driver, tmp_path):
+    # In a process of its own: one that has started one cluster and then joins another is refused by Ray's nodes.
     need_ray()
-    before = set(children(os.getpid()))
-    handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    process = driver("ray")
+    started = children(process.pid)
+    assert pids(tmp_path / "diary") <= set(started)
+    (tmp_path / "go").touch()
+    assert process.communicate()[0] == f"127.0.0.1\n{value(1)}\n"
+    assert process.returncode == 0
+    assert eventually(lambda: not any(map(alive, started)))
+
+
+def test_joining_a_cluster_leaves_the_programs_handler_and_happens_once(opened, tmp_path):
+    ours = lambda number, frame: None  # noqa: E731
+    before = signal.signal(signal.SIGTERM, ours)
     try:
-        ours = signal.getsignal(signal.SIGTERM)
-        engine = opened("ray", Script(tmp_path), address=None, threads=2)
+        opened("ray", Script(tmp_path))
         assert signal.getsignal(signal.SIGTERM) is ours
     finally:
-        signal.signal(signal.SIGTERM, handler)
-    import ray
-
-    assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
-    assert engine.capacity == 2
+        signal.signal(signal.SIGTERM, before)
     with pytest.raises(InputError, match="joined a Ray cluster already"):
-        opened("ray", Script(tmp_path), address=None)
-    started = set(children(os.getpid())) - before
-    assert started
-    engine.close()
-    assert not ray.is_initialized()
-    assert eventually(lambda: not any(map(alive, started)))
+        opened("ray", Script(tmp_path))
 
 
 def test_nodes_may_join_and_leave_while_tasks_run(opened, cluster, tmp_path, capfd):
