@@ -1,5 +1,6 @@
 """One self-contained HTML page: everything inlined, plotly.js once, and a policy that forbids it to load anything."""
 
+import errno
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mvit_search import __version__
 from mvit_search._files import write_atomically
-from mvit_search.errors import InputError
+from mvit_search.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,10 +37,13 @@ def write_page(html: str, path: Path) -> None:
 
     Raises:
         InputError: `path` cannot be written.
+        WorkError: the disk is full.
     """
     try:
         write_atomically(path, html)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WorkError(f"{path}: cannot be written ({error.strerror}); free space and try again") from None
         raise InputError("output", str(path), f"cannot be written ({error.strerror})") from None
 
 

@@ -96,7 +96,7 @@ class Database:
 
     def _connect_args(self) -> dict[str, Any]:
         if self.is_sqlite:
-            return {"timeout": _BUSY_S}
+            return {} if "timeout" in self.url.query else {"timeout": _BUSY_S}
         if (
             self.url.get_backend_name() in ("postgresql", "mysql", "mariadb")
             and "connect_timeout" not in self.url.query
