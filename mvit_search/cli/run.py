@@ -1,6 +1,7 @@
 """`mvit-search run`: search, from a budget and a phone to a Pareto front."""
 
 import signal
+import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -238,6 +239,7 @@ class _Presses:
     """What Ctrl-C has asked for."""
 
     brake: "Brake"
+    count: int = 0
     at_once: bool = False
 
 
@@ -249,11 +251,14 @@ def _stoppable(presses: _Presses, watch: "Watch") -> "Iterator[None]":
     """
 
     def interrupt(number: int, frame: object) -> None:
-        if presses.brake.interrupted or not watch.searching:
+        presses.count += 1
+        if presses.count == 1 and watch.searching:
+            presses.brake.interrupt()
+            watch.answer("stopping after the epochs that are under way; Ctrl-C again stops at once")
+        elif not isinstance(sys.exception(), KeyboardInterrupt) or presses.count > 2:
             presses.at_once = True
             raise KeyboardInterrupt
-        presses.brake.interrupt()
-        watch.answer("stopping after the epochs that are under way; Ctrl-C again stops at once")
+        # Else its end is being written already, which takes a moment.
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
