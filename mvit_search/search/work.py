@@ -79,6 +79,8 @@ class Work:
     def restore(self, reporter: Reporter) -> None:
         """Take up what the store holds, and write what it owes: trials whose records a kill left untold."""
         self._reporter = reporter
+        if self.plan.ladder.top:
+            self._weights_folder.mkdir(parents=True, exist_ok=True)
         with collection_paused():
             self._log.begin(self._restored())
 
