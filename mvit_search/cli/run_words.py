@@ -47,7 +47,7 @@ def closing(document: dict[str, Any], report: Path, given: dict[str, Any]) -> st
     """What the run did, and what to do with it."""
     reference = shlex.quote(document["directory"] + "/best")
     return "\n".join([
-        ended(document), *_trainings(document, given),
+        ended(document), *_trainings(document, given), *_replay(document),
         f"Report: {report}", f"Export a point: mvit-search export {reference} --to corenet --out DIR",
     ])  # fmt: skip
 
@@ -87,3 +87,11 @@ def _trainings(document: dict[str, Any], given: dict[str, Any]) -> list[str]:
         f"Nothing was trained anew: all {remembered} trainings were known from earlier runs. To train them again give "
         f"the same command {ways}, under another --name."
     ]
+
+
+def _replay(document: dict[str, Any]) -> list[str]:
+    """How far going through an older run's events again came to the same."""
+    if "replay" not in document:
+        return []
+    replay = document["replay"]
+    return [f"Replay of {replay['of']}: {replay['same']} of {replay['valuations']} valuations came to the same."]

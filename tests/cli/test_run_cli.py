@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from mvit_search.cli.run_words import begun, closing
 from mvit_search.records.table import write_table
+from mvit_search.search import parse_settings
 from tests.search.test_replay import table
 
 COMMAND = ("run", "--budget", "6M", "--target", "iphone12", "--trials", "4", "--final-seeds", "1")
@@ -164,6 +167,34 @@ def test_a_run_that_is_known_already_says_that_nothing_was_trained(run, tmp_path
     assert err.count(", from an earlier run") == trainings
     assert f"Nothing was trained anew: all {trainings} trainings were known from earlier runs. " in out
     assert "the same command with --no-cache, under another --name." in out
+
+
+def test_the_closing_says_what_was_done_and_what_was_known():
+    document = {
+        "proxy": "training", "fidelity": "halving", "ended_by": "time", "trained": 4, "stopped": 9, "failed": 3,
+        "failures": {"diverged": 2, "out of memory": 1}, "rejected": 5, "duplicates": 0, "trainings": 1,
+        "remembered": 20, "directory": "results/a b", "replay": {"of": "old", "valuations": 21, "same": 20},
+    }  # fmt: skip
+    first, trainings, replay, _, export = closing(document, Path("r.html"), {}).splitlines()
+    assert first == (
+        "Time limit reached (carry on with --resume and a longer --time): 4 trained at full fidelity, 9 stopped at "
+        "lower rungs, 3 failed (2 diverged, 1 out of memory), 5 over budget, 0 repeated."
+    )
+    assert trainings == "1 training; 20 more known from earlier runs, not repeated."
+    assert replay == "Replay of old: 20 of 21 valuations came to the same."
+    assert "'results/a b/best'" in export
+    known = closing({**document, "trainings": 0}, Path("r.html"), {"from_run": "old"})
+    assert "Nothing was trained anew: all 20 trainings" in known
+    assert "with --no-cache and without --from, under another --name." in known
+
+
+def test_the_log_of_a_start_holds_no_password():
+    settings = parse_settings(
+        {"target": "iphone12", "budget": 1_000_000, "storage": "postgresql://me:secret@host/db?password=secret"}
+    )
+    words = begun(settings, carried_on=False)
+    assert "secret" not in words
+    assert "storage postgresql://***@host/db?..." in words
 
 
 LIMITS = ("--space", "mobilevit-mini", "--epochs", "1", "--images", "200", "--final-seeds", "1", "--trials", "4")
