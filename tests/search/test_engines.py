@@ -291,7 +291,8 @@ def driver(tmp_path):
         file = tmp_path / "driver.py"
         file.write_text(DRIVER)
         process = subprocess.Popen(
-            [sys.executable, file, name, tmp_path], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [sys.executable, file, name, tmp_path], cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
             stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         started.append(process)
@@ -353,6 +354,11 @@ def test_a_ray_of_this_machine_listens_on_loopback_and_ends_with_the_engine(driv
     assert pids(tmp_path / "diary") <= set(started)
     (tmp_path / "go").touch()
     assert process.communicate()[0] == f"127.0.0.1\n{value(1)}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "diary",
+        "driver.py",
+        "go",
+    ]  # it is also the home folder
     assert process.returncode == 0
     assert eventually(lambda: not any(map(alive, started)))
 

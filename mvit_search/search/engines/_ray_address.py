@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -26,6 +27,9 @@ def start_ray(cpus: int, gpus: int | None) -> Any:
     Args:
         gpus: None lets Ray count them.
     """
+    # Left to itself, Ray writes a token into the home folder, for every later cluster. Older versions know of none.
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     # Ray reads it as it is imported. Off, as on macOS, Ray takes 127.0.0.1 for the machine's address.
     with _environment("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"):
         ray = _imported()
