@@ -24,7 +24,7 @@ from mvit_search.search.limits import Limits
 from mvit_search.search.proxies import Prescreen, ProxyChoice, parse_prescreen, parse_proxy
 from mvit_search.search.replay import Replay, load_replay
 from mvit_search.search.rung_data import DataSource, require_climbable
-from mvit_search.search.samplers import AUTO, Choice, Problem, check_sampler, choose
+from mvit_search.search.samplers import AUTO, EXHAUSTIVE, Choice, Problem, check_sampler, choose
 from mvit_search.search.settings import DEFAULT_IMAGES, RunSettings
 from mvit_search.search.storage import without_password
 from mvit_search.search.store import StudyShape
@@ -206,6 +206,11 @@ def prepare(settings: RunSettings) -> Plan:
 def _sampler(settings: RunSettings, space: SearchSpace) -> Choice:
     """The settings' sampler, or what `auto` comes to."""
     chosen = Choice(settings.sampler, "")
+    if settings.sampler in EXHAUSTIVE and settings.prescreen is not None:
+        # What a pool passes over would never be proposed again.
+        raise InputError(
+            "--prescreen", settings.prescreen, f"means nothing with --sampler {settings.sampler}", "leave it out"
+        )
     if settings.sampler == AUTO:
         chosen = choose(settings.trials, space.size(), len(settings.objectives))
     problem = Problem(space.distributions(), len(settings.objectives), settings.trials, 1)

@@ -12,10 +12,6 @@ class Choice(NamedTuple):
     why: str
 
 
-FEW_TRIALS = 100
-"""Five generations: with fewer trials NSGA-II found less than uniform draws did."""
-
-
 def choose(trials: int, size: int, objectives: int) -> Choice:
     """For a run of so many trials, in a space of so many candidates, with so many objectives.
 
@@ -23,8 +19,6 @@ def choose(trials: int, size: int, objectives: int) -> Choice:
     """
     if size <= min(trials, MOST_CANDIDATES):
         return Choice("grid", f"{trials:,} trials go through the whole space of {size:,} candidates")
-    if trials < FEW_TRIALS:
-        return Choice("random", f"{trials} trials are too few generations: uniform draws found as much or more")
     if objectives > 2:
         return Choice("nsga3", f"{objectives} objectives, where crowding says little")
-    return Choice("nsga2", f"it found most with two objectives and {FEW_TRIALS} trials or more")
+    return Choice("nsga2", "of those measured with two objectives none found surely more")
