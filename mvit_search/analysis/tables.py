@@ -186,10 +186,9 @@ def _shared_source(sources: Sequence[str]) -> str:
 
 
 def _columns(document: FrontDocument) -> tuple[str, ...]:
-    rung = ("Rung",) if document.rungs > 1 else ()
     neighbours = any(point.indistinguishable_from for point in document.front)
     last = "Against presets and neighbours" if neighbours else "Against presets"
-    return (*_cost_columns(document), proxy_words(document).column, *rung, last)
+    return (*_cost_columns(document), proxy_words(document).column, last)
 
 
 def _cost_columns(document: FrontDocument) -> tuple[str, ...]:
@@ -198,8 +197,7 @@ def _cost_columns(document: FrontDocument) -> tuple[str, ...]:
 
 
 def _cells(point: Point, document: FrontDocument) -> tuple[str, ...]:
-    rung = (rung_text(point, document),) if document.rungs > 1 else ()
-    return (*_costs(point, document), value_text(point), *rung)
+    return (*_costs(point, document), value_text(point))
 
 
 def _costs(point: Point, document: FrontDocument) -> tuple[str, ...]:

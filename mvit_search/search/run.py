@@ -140,6 +140,8 @@ def _engine(plan: Plan, folder: RunFolder, evaluator: Evaluator | None, watcher:
         assert given is not None
         return InProcess(given)
     settings = plan.settings
+    if plan.engine != "in-process":
+        watcher.notice("starting workers")  # each loads torch and the images: seconds, a minute on a busy machine
     make = _factory(plan, folder.path, brake.pressed if plan.engine == "in-process" else None)
     return open_engine(
         plan.engine,
