@@ -51,7 +51,7 @@ class Sampling:
     def restore(self, system_attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
         """Take over what was persisted; trials in the order of their numbers."""
         self._storage.system_attrs = dict(system_attrs)
-        self._storage.trials = list(trials)
+        self._storage.trials = [_by_number(trial) for trial in trials]
 
     @property
     def admitted(self) -> int:
@@ -103,6 +103,15 @@ class Sampling:
         trial.state, trial.values = TrialState.FAIL, None
         trial.datetime_complete = datetime.now(UTC)
         self._storage.trials[number] = trial
+
+
+def _by_number(trial: FrozenTrial) -> FrozenTrial:
+    """A trial whose id is its number, whatever its row in a database is called: samplers find parents by it."""
+    if trial._trial_id == trial.number:
+        return trial
+    renamed = copy.copy(trial)
+    renamed._trial_id = trial.number
+    return renamed
 
 
 class _OneStudy(BaseStorage):

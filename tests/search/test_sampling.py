@@ -1,5 +1,7 @@
 """The study in memory: what a sampler sees of it, and that nothing of a proposal stays."""
 
+import copy
+
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import RandomSampler
@@ -55,6 +57,21 @@ def test_a_restored_study_proposes_the_same(name):
     again.restore(kept, study._storage.trials)
     turn = Turn(0, 23)
     assert again.propose(make_sampler(name, turn, PROBLEM)) == study.propose(make_sampler(name, turn, PROBLEM))
+
+
+@pytest.mark.parametrize("name", ["nsga2", "nsga3"])
+def test_what_a_trial_is_called_in_a_database_changes_no_proposal(name):
+    """A database counts the trials of all its studies; the parents of a generation are found by their numbers."""
+    study = filled(sampling(), 10, name)
+    stored = [copy.copy(trial) for trial in study._storage.trials]
+    for trial in stored:
+        trial._trial_id += 1000
+    for attempt in range(5):
+        kept = dict(study._storage.system_attrs)
+        again = sampling()
+        again.restore(kept, stored)
+        turn = Turn(0, 10, attempt)
+        assert again.propose(make_sampler(name, turn, PROBLEM)) == study.propose(make_sampler(name, turn, PROBLEM))
 
 
 def test_values_may_be_told_anew_and_a_trial_may_fail():
