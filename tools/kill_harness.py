@@ -41,15 +41,23 @@ class Setting(NamedTuple):
 
     fidelity: str
     sampler: str
+    storage: str = "file"
 
     def __str__(self) -> str:
-        return f"{self.fidelity}/{self.sampler}"
+        return f"{self.fidelity}/{self.sampler}/{self.storage}"
 
     def command(self) -> list[str]:
-        return [*COMMON, *FIDELITIES[self.fidelity], "--sampler", self.sampler]
+        storage = ["--storage", "sqlite:///HERE/study.db"] if self.storage == "sqlite" else []
+        return [*COMMON, *FIDELITIES[self.fidelity], "--sampler", self.sampler, *storage]
 
 
-SETTINGS = (Setting("full", "nsga2"), Setting("full", "tpe"), Setting("halving", "nsga2"), Setting("halving", "tpe"))
+SETTINGS = (
+    Setting("full", "nsga2"),
+    Setting("full", "tpe"),
+    Setting("halving", "nsga2"),
+    Setting("halving", "tpe"),
+    Setting("halving", "nsga2", "sqlite"),
+)
 QUICK = (Setting("full", "nsga2"), Setting("halving", "tpe"))
 QUICK_KILLS = (
     Kill("write:study.journal", 4, "half"),
@@ -109,6 +117,8 @@ def chain(setting: Setting, bench: Bench, kills: deque[Kill], expected: dict[str
     found = outcome(bench.run)
     assert found["front"] == expected["front"], f"{setting}: another front after {happened}"
     assert found["records"] == expected["records"], f"{setting}: other records after {happened}"
+    assert found["trials"] == expected["trials"], f"{setting}: other trials after {happened}"
+    assert all(state != "RUNNING" for _, state, _ in found["trials"]), f"{setting}: a trial was left behind"
     counts = Counter(trained(bench.trace))
     cut = sum(n - counts["end", digest, seed] for (kind, digest, seed), n in counts.items() if kind == "begin")
     twice = sum(n - 1 for (kind, _, _), n in counts.items() if kind == "end")
@@ -124,9 +134,12 @@ def _as_trained(valuation: Valuation) -> tuple[str, int]:
     return digest, rung_seed(seed, rung)
 
 
+_PHASES = (("sampler", "sampling"), ("checkpoint", "checkpointing"), ("study", "storing"), ("database", "storing"))
+
+
 def _phase(kill: Kill | None, begun: list[tuple[str, str, int]]) -> str:
     if kill is not None and kill.label:
-        for part, phase in (("sampler", "sampling"), ("checkpoint", "checkpointing"), ("study", "storing")):
+        for part, phase in _PHASES:
             if part in kill.label:
                 return phase
         return "writing"
@@ -188,7 +201,9 @@ def harness(settings: tuple[Setting, ...], folder: Path, seed: int, *, quick: bo
 
 def table(results: list[Figures]) -> str:
     """By setting, and by what was going on."""
-    rows = ["| run | kills | valuations | cut short | trained twice | stored and trained again | front, records |"]
+    rows = [
+        "| run | kills | valuations | cut short | trained twice | stored and trained again | front, records, trials |"
+    ]
     rows += ["|---|---|---|---|---|---|---|"]
     for setting in dict.fromkeys(figures.setting for figures in results):
         mine = [figures for figures in results if figures.setting == setting]

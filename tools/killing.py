@@ -34,6 +34,9 @@ class Kill(NamedTuple):
         return f"{self.when} {self.label} #{self.nth}" if self.label else f"after {self.seconds:.2f} s"
 
 
+_SAMPLER, _DATABASE = "sampler", "database"
+"""What calls concern that are not about a file."""
+
 # In the session: calls that write are counted, and the process kills itself at one of them.
 
 
@@ -51,6 +54,7 @@ class Tripwire:
 
     def install(self) -> None:
         import optuna
+        from sqlalchemy.engine.default import DefaultDialect
 
         for name in ("write", "fsync", "ftruncate"):
             self._wrap(os, name, lambda fd, *rest: _path_of(fd))
@@ -60,7 +64,8 @@ class Tripwire:
             self._wrap(os, name, lambda source, target, *rest, **more: os.fspath(target))
         self._wrap(os, "open", lambda path, flags, *rest, **more: os.fspath(path) if flags & os.O_CREAT else "")
         for name in ("ask", "tell"):
-            self._wrap(optuna.study.Study, name, lambda study, *rest, **more: "sampler")
+            self._wrap(optuna.study.Study, name, lambda study, *rest, **more: _SAMPLER)
+        self._wrap(DefaultDialect, "do_commit", lambda dialect, *rest, **more: _DATABASE)
 
     def _wrap(self, owner: Any, name: str, path_of: Callable[..., str]) -> None:
         plain = getattr(owner, name)
@@ -68,7 +73,7 @@ class Tripwire:
         @functools.wraps(plain)
         def watched(*args: Any, **kwargs: Any) -> Any:
             path = path_of(*args, **kwargs)
-            if path != "sampler" and not str(path).startswith(self._results):
+            if path not in (_SAMPLER, _DATABASE) and not str(path).startswith(self._results):
                 return plain(*args, **kwargs)
             label = f"{name}:{_kind_of(str(path))}"
             self._counts[label] += 1
@@ -101,7 +106,7 @@ def _path_of(fd: int) -> str:
 
 def _kind_of(path: str) -> str:
     """What a path is in words that do not change from run to run."""
-    if path == "sampler":
+    if path in (_SAMPLER, _DATABASE):
         return path
     name = Path(path.removesuffix(" (deleted)")).name
     if "checkpoints" in Path(path).parts:
@@ -109,7 +114,7 @@ def _kind_of(path: str) -> str:
     for known in ("study.journal.lock", "study.journal", "front.json", "front.csv", "candidates.csv", "run.json"):
         if known in name:
             return known
-    for known in ("events.jsonl", "report.html", ".lock"):
+    for known in ("events.jsonl", "report.html", "run.log", "study.db", ".lock"):
         if known in name:
             return known
     return "folder" if "." not in name else name.rsplit(".", 1)[-1]
@@ -143,7 +148,7 @@ class Session(NamedTuple):
 class Bench:
     """A folder for one run: its results, the trace of its trainings, what it said.
 
-    `command`: its arguments, but for the folder of results. The run is named `killed`.
+    `command`: its arguments, but for the folder of results, for which a storage may say HERE, and for the name.
     """
 
     def __init__(self, folder: Path, command: Sequence[str]) -> None:
@@ -152,6 +157,8 @@ class Bench:
         self.modules = folder / "modules"
         self.run = self.results / "killed"
         self.results.mkdir(parents=True)
+        if "--storage" in command:
+            command = [word.replace("HERE", str(self.results)) for word in command]
         self.command = ["mvit-search", "run", *command, "--name", "killed", "--results-dir", str(self.results)]
 
     def session(self, kill: Kill | None) -> Session:

@@ -3,7 +3,11 @@
 import csv
 import io
 import json
+import sqlite3
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,40 @@ Valuation = tuple[str, int, int]
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """Every candidate's record in the study, from whole lines of the journal."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in lines(run / "study.journal"):
-        for key, value in json.loads(line).get("user_attr", {}).items():
-            if key.startswith("candidate:"):
-                found[key] = value
+    """Every candidate's record in the study, by number."""
+    found = {key: value for key, value in _attributes(run) if key.startswith("candidate:")}
     return sorted(found.values(), key=lambda record: int(record["number"]))
+
+
+def _attributes(run: Path) -> Iterator[tuple[str, Any]]:
+    """The study's, from whole lines of the journal, or from `study.db` beside the run; of several the last holds."""
+    for line in lines(run / "study.journal"):
+        yield from json.loads(line).get("user_attr", {}).items()
+    database = run.parent / "study.db"
+    if database.exists():
+        with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.OperationalError):  # no table yet
+            for key, value in connection.execute("SELECT key, value_json FROM study_user_attributes"):
+                yield key, json.loads(value)
+
+
+def trials(run: Path) -> list[tuple[int, str, list[float] | None]]:
+    """(number, state, values) of every trial, as Optuna itself reads the study."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if (run / "study.journal").exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage: Any = JournalStorage(JournalFileBackend(str(run / "study.journal")))
+    else:
+        storage = f"sqlite:///{run.parent / 'study.db'}"
+    (summary,) = optuna.get_all_study_summaries(storage)
+    study = optuna.load_study(study_name=summary.study_name, storage=storage)
+    found = study.get_trials(deepcopy=False)
+    return [
+        (trial.number, trial.state.name, trial.values if trial.state.name == "COMPLETE" else None) for trial in found
+    ]
 
 
 def finished(run: Path) -> dict[Valuation, Any]:
@@ -87,9 +118,13 @@ def _damage(path: Path, at_rest: bool) -> str | None:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """What a run came to, but for what the clock says: front and every record, in order."""
+    """What a run came to, but for what the clock says: front, every record and every trial, in order."""
     front = json.loads((run / "front.json").read_text())["front"]
-    return {"front": [_timeless(point) for point in front], "records": [_timeless(record) for record in records(run)]}
+    return {
+        "front": [_timeless(point) for point in front],
+        "records": [_timeless(record) for record in records(run)],
+        "trials": trials(run),
+    }
 
 
 def _timeless(value: Any) -> Any:
