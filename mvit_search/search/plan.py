@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from mvit_search.latency import Target, load_target
 from mvit_search.profile import cost
 from mvit_search.proxy import Recipe, default_recipe, load_recipe
 from mvit_search.records.objectives import OBJECTIVES, check_objectives
+from mvit_search.records.pareto import costs_of
 from mvit_search.search.engines import check_engine
 from mvit_search.search.ladder import Ladder, Rung, parse_rungs
 from mvit_search.search.limits import Limits
@@ -70,7 +72,18 @@ class Plan(NamedTuple):
     def problem(self, population: int) -> Problem:
         """What the run asks of its sampler."""
         settings = self.settings
-        return Problem(self.shape.distributions, len(settings.objectives), settings.trials, population)
+        costs = None if self.target.measured and "latency_ms" in settings.objectives else self._costs
+        return Problem(self.shape.distributions, len(settings.objectives), settings.trials, population, costs)
+
+    def _costs(self, params: Mapping[str, Any]) -> tuple[float, ...] | None:
+        """What a candidate costs, in the order of a front's objectives; None over a limit."""
+        config, classes = self.space.config(params), self.settings.num_classes
+        if self.excess(config):
+            return None
+        known = cost(config, classes)._asdict()
+        if "latency_ms" in self.settings.objectives:
+            known["latency_ms"] = self.target.latency(config, classes).ms
+        return tuple(float(known[key]) for key in costs_of(self.settings.objectives))
 
     def excess(self, config: MobileViTConfig) -> dict[str, float]:
         """Limits that the candidate breaks, as far as that shows before anything is built; see `Limits.excess`."""

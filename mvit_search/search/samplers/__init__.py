@@ -8,7 +8,7 @@ What it has to remember, it keeps with the study (system attributes of trials an
 from optuna.samplers import BaseSampler
 
 from mvit_search.errors import UnknownNameError
-from mvit_search.search.samplers import gp, grid, hub, imported, nsga2, nsga3, random, tpe
+from mvit_search.search.samplers import assisted, gp, grid, hub, imported, nsga2, nsga3, random, tpe
 from mvit_search.search.samplers.choice import Choice, choose
 from mvit_search.search.samplers.grid import Exhausted
 from mvit_search.search.samplers.problem import Member, Problem, Turn
@@ -19,6 +19,7 @@ AUTO = "auto"
 SAMPLERS: dict[str, Member] = {
     "nsga2": Member(nsga2.make),
     "nsga3": Member(nsga3.make),
+    "assisted": Member(assisted.make),
     "tpe": Member(tpe.make),
     "gp": Member(gp.make, gp.check),
     "random": Member(random.make),

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
@@ -16,12 +16,15 @@ class Problem(NamedTuple):
         objectives: how many there are.
         trials: candidates that the run is to evaluate.
         population: size of a generation, where a sampler has any; where not, trials before it begins to learn.
+        costs: of params, in the order of a trial's values after the first; None where they break a limit. None if
+            only measuring shows them.
     """
 
     distributions: Mapping[str, BaseDistribution]
     objectives: int
     trials: int
     population: int
+    costs: Callable[[Mapping[str, Any]], tuple[float, ...] | None] | None = None
 
     def varying(self) -> dict[str, BaseDistribution]:
         """The parameters with more than one value: those that a sampler can learn anything of.
