@@ -58,13 +58,15 @@ SETTINGS = (
     Setting("halving", "tpe"),
     Setting("halving", "nsga2", "sqlite"),
 )
-QUICK = (Setting("full", "nsga2"), Setting("halving", "tpe"))
+QUICK = (Setting("full", "nsga2", "sqlite"), Setting("halving", "tpe"))
 QUICK_KILLS = (
     Kill("write:study.journal", 4, "half"),
+    Kill("do_commit:database", 4, "before"),
     Kill("replace:checkpoint", 2, "after"),
     Kill("replace:front.json", 2, "before"),
-    Kill("ask:sampler", 1, "after"),
+    Kill("ask:sampler", 1, "before"),
     Kill("fsync:study.journal", 3, "after"),
+    Kill("do_commit:database", 3, "after"),
 )
 """In the order in which a run of eight candidates comes to them."""
 

@@ -19,11 +19,16 @@ from typing import Any
 
 import pytest
 
+from mvit_search.errors import ConflictError
+from mvit_search.records import RunFolder
+from mvit_search.search import parse_settings, run_search
 from tests.search.forked_runs import Launcher, launcher
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tools"))
 from run_files import damaged, finished, outcome, records  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc and mounts, as Linux does")
 
 TABLE = ROOT / "results" / "reference" / "digits_proxy" / "table.csv"
 REPLAYED = ("--budget", "6M", "--target", "iphone12", "--table", f"{TABLE}#17px-899img-8ep", "--trials", "12")
@@ -169,6 +174,24 @@ def test_a_second_run_in_a_live_ones_place_is_refused_and_harms_nothing(
         first.signal(signal.SIGCONT)
     assert first.ended() == (0, [])
     assert _fronts_digests(tmp_path / "first" / "run") == [point["digest"] for point in alone["front"]]
+
+
+def test_a_folder_that_another_run_made_in_the_same_instant_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not there when this run looked, and another's when it wants to hold it."""
+    folder = RunFolder(tmp_path / "run")
+
+    def hold(path: Path) -> None:
+        path.mkdir()
+        (path / "study.journal").write_text("another's")
+        raise ConflictError("results folder", str(path), "is in use by another run")
+
+    monkeypatch.setattr("mvit_search.search.store.hold_folder", hold)
+    settings = {"budget": 6_000_000, "target": "iphone12", "proxy": f"table:{TABLE}#17px-899img-8ep"}
+    with pytest.raises(ConflictError):
+        run_search(parse_settings(settings), folder)
+    assert (folder.path / "study.journal").read_text() == "another's"
 
 
 def _fronts_digests(run: Path) -> list[str]:
