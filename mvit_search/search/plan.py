@@ -181,8 +181,6 @@ def prepare(settings: RunSettings) -> Plan:
     Raises:
         InputError: for any part that is unknown, malformed or contradictory.
     """
-    from mvit_search.proxy.training import require_trainable
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_objectives(settings.objectives)
     if settings.engine is not None:
@@ -211,6 +209,8 @@ def prepare(settings: RunSettings) -> Plan:
         seed=settings.seed,
     )  # fmt: skip
     if proxy.trains:
+        from mvit_search.proxy.training import require_trainable  # torch: a table, or a score, needs none here
+
         require_trainable(data, recipe)
         require_climbable(data, recipe, ladder)
     return Plan(settings, space, target, limits, data, recipe, stand_in, proxy, prescreen, None, ladder, sampler)
@@ -308,11 +308,13 @@ def _recipe(settings: RunSettings) -> Recipe:
 
 def check_device(name: str, threads: int) -> None:
     """Raises InputError for a device that is not here, or more threads than four for each core."""
-    import torch
-
     most = 4 * (os.cpu_count() or 1)
     if threads > most:
         raise InputError("--threads", threads, f"must be at most {most}, four for each of this machine's cores")
+    if name == "cpu":
+        return  # always here, and a run that only looks values up need not load torch to hear it
+    import torch
+
     try:
         if torch.device(name).type not in ("cpu", "cuda", "mps"):
             raise InputError("--device", name, "must be cpu, cuda, cuda:N or mps")
