@@ -12,6 +12,7 @@ from mvit_search._files import bundled
 from tests.latency.packages import save, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "results" / "reference" / "digits_proxy" / "table.csv"
 PACKAGE = ROOT / "mvit_search"
 
 # docs/architecture.md, "The house": each may import what has a lower rank; equal ranks never import each other.
@@ -108,8 +109,9 @@ def test_importing_loads_no_torch(code, tmp_path):
         ["latency", "mobilevit-s"],
         ["latency", "mobilevit-s", "--explain", "--html", "page.html"],
         ["latency", "net.mlpackage", "--explain"],
+        ["run", "--budget", "6M", "--target", "iphone12", "--trials", "4", "--table", f"{TABLE}#17px-899img-8ep"],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments).replace(str(ROOT), ""),
 )
 def test_commands_that_train_nothing_load_no_torch(arguments, demo_run):
     code = (
