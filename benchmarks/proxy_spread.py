@@ -19,7 +19,7 @@ from mvit_search.architecture import MobileViTConfig, preset
 from mvit_search.data import load_data
 from mvit_search.profile.cost import params_of
 from mvit_search.proxy import default_recipe, load_recipe, train
-from mvit_search.search.proposals import draw_fitting
+from mvit_search.search.proposals import draw_scaled
 from mvit_search.space import load_space
 
 SMALLEST, LARGEST = 0.6e6, 6e6
@@ -62,7 +62,7 @@ def drawn(count: int) -> dict[str, MobileViTConfig]:
     space, rng = load_space("mobilevit"), random.Random(0)
     step = math.log(LARGEST / SMALLEST) / count
     limits = [SMALLEST * math.exp(step * (index + 1)) for index in range(count)]
-    configs = [space.config(draw_fitting(space, lambda c, most=limit: params_of(c) <= most, rng)) for limit in limits]  # type: ignore[misc]
+    configs = [space.config(draw_scaled(space, lambda c, most=limit: params_of(c) <= most, rng)) for limit in limits]  # type: ignore[misc]
     return {f"drawn<{limit / 1e6:.1f}M": config for limit, config in zip(limits, configs, strict=True)}
 
 

@@ -129,8 +129,8 @@ def sample(
 
     Of a larger space, fewer mean that `ATTEMPTS` draws one after the other found nothing new.
 
-    With a `budget` (parameters) they spread evenly from the smallest candidate to it, as a search's first generation
-    does; without one they are uniform draws.
+    With a `budget` (parameters) they spread evenly from the smallest candidate to it; without one they are uniform
+    draws.
 
     Raises:
         InputError: nothing in the space is within the budget, or the target measures, as in `survey`.
@@ -201,11 +201,11 @@ def _proposals_within(
     space: SearchSpace, budget: int, num_classes: int
 ) -> Callable[[SearchSpace, set[str], random.Random], Params | None]:
     from mvit_search.search.limits import Limits  # Optuna comes with it.
-    from mvit_search.search.proposals import unseen
+    from mvit_search.search.proposals import draw_scaled, unseen
 
     limits = Limits(budget, num_classes)
     limits.check_reachable(space)
-    return lambda space, seen, rng: unseen(space, limits, seen, rng, ATTEMPTS)
+    return lambda space, seen, rng: unseen(space, limits, seen, rng, ATTEMPTS, draw=draw_scaled)
 
 
 def _listed(space: SearchSpace, seen: set[str]) -> Iterator[Params]:

@@ -9,7 +9,7 @@ from mvit_search.errors import InputError
 from mvit_search.latency import Target
 from mvit_search.profile import cost
 from mvit_search.search.limits import Limits
-from mvit_search.search.proposals import draw_evenly
+from mvit_search.search.proposals import draw_evenly, draw_scaled
 from mvit_search.space import SearchSpace
 
 _POOL = 4000
@@ -74,7 +74,8 @@ def _pool(space: SearchSpace, target: Target, budget: int, smallest: int, seed: 
     limits = Limits(budget, 1000)
     found: dict[str, Candidate] = {}
     for index in range(_POOL):
-        config = space.config(draw_evenly(space, limits, (index + rng.random()) / _POOL, rng))
+        share = (index + rng.random()) / _POOL
+        config = space.config(draw_evenly(space, limits, share, rng, draw=draw_scaled))
         if config.digest() not in found:
             candidate = _candidate("", config, target)
             if smallest <= candidate.params <= budget:

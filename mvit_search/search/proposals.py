@@ -11,12 +11,16 @@ from mvit_search.search.limits import Excess, Limits
 from mvit_search.space import Params, SearchSpace
 
 _UNIFORM_DRAWS, _PASSES = 150, 4
+_BISECTIONS = 6
 _ATTEMPTS = 5
+
+Draw = Callable[[SearchSpace, Callable[[MobileViTConfig], bool], random.Random], Params]
+"""Draws a candidate that fits."""
 
 
 def draw_evenly(
     space: SearchSpace, limits: Limits, share: float, rng: random.Random,
-    excess: Callable[[MobileViTConfig], Excess] | None = None,
+    excess: Callable[[MobileViTConfig], Excess] | None = None, draw: Draw | None = None,
 ) -> Params:  # fmt: skip
     """A candidate with at most `share` (0..1) of the way from the smallest network to the budget.
 
@@ -27,6 +31,7 @@ def draw_evenly(
 
     Args:
         excess: what a candidate breaks; None takes `limits.excess`, which knows of no predicted latency.
+        draw: how; None is `draw_fitting`.
     """
     broken = excess or limits.excess
     smallest = params_of(space.smallest(), limits.num_classes)
@@ -36,7 +41,7 @@ def draw_evenly(
         return params_of(config, limits.num_classes) <= cap and not broken(config)
 
     for _ in range(_ATTEMPTS):
-        params = draw_fitting(space, fits, rng)
+        params = (draw or draw_fitting)(space, fits, rng)
         # What costs no parameters, such as the size of the images, is not scaled.
         if fits(space.config(params)):
             return params
@@ -71,14 +76,33 @@ def draw_fitting(space: SearchSpace, fits: Callable[[MobileViTConfig], bool], rn
     return space.scaled(params, 0.0)
 
 
+def draw_scaled(space: SearchSpace, fits: Callable[[MobileViTConfig], bool], rng: random.Random) -> Params:
+    """A uniform draw, scaled down in all dimensions together just as far as it must be to fit.
+
+    Costs rise with every number of a config, so bisection finds the largest share that fits. If not even the
+    smallest corner does, that is what comes back. The candidates of recorded tables were drawn so.
+    """
+    params = space.draw(rng)
+    if fits(space.config(params)):
+        return params
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if fits(space.config(space.scaled(params, middle))):
+            low = middle
+        else:
+            high = middle
+    return space.scaled(params, low)
+
+
 def unseen(
     space: SearchSpace, limits: Limits, seen: set[str], rng: random.Random, attempts: int = 200,
-    excess: Callable[[MobileViTConfig], Excess] | None = None,
+    excess: Callable[[MobileViTConfig], Excess] | None = None, draw: Draw | None = None,
 ) -> Params | None:  # fmt: skip
     """A candidate inside the limits whose digest is not in `seen`; None if none turned up. See `draw_evenly`."""
     broken = excess or limits.excess
     for _ in range(attempts):
-        params = draw_evenly(space, limits, rng.random(), rng, broken)
+        params = draw_evenly(space, limits, rng.random(), rng, broken, draw)
         config = space.config(params)
         if config.digest() not in seen and not broken(config):
             return params

@@ -191,7 +191,7 @@ RUN = ("run", "--budget", "6M", "--target", "iphone12")
         ("did you mean 'mobilevit'", (*RUN, "--space", "mobilevt")),
         ("did you mean 'iphone1", ("run", "--budget", "6M", "--target", "iphone21")),
         ("did you mean 'digits'", (*RUN, "--data", "digit")),
-        ("did you mean 'nsga2'", (*RUN, "--sampler", "nsga")),
+        ("did you mean 'random'", (*RUN, "--sampler", "randon")),
         ("--device 'cuda:99': is not available here", (*RUN, "--device", "cuda:99")),
         ("--device 'meta': must be cpu, cuda, cuda:N or mps", (*RUN, "--device", "meta")),
         ("--threads 1000000: must be at most", (*RUN, "--threads", "1000000")),
