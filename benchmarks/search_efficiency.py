@@ -21,6 +21,7 @@ final hypervolume; the median over seeds, a seed that did not get there counts 0
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -145,8 +146,8 @@ def ours(world: World, trials: int, **changes: Any) -> list[Trained]:
 def run(seed: int, epochs: int, trials: int, evaluator: Evaluator | None, **settings: Any) -> tuple[Any, Sequence[Any]]:
     """A run in a folder that is thrown away: its front document and records."""
     whole = RunSettings(
-        target="iphone12", budget=BUDGET, trials=trials, time_s=1e9, seed=seed, epochs=epochs, cache=False,
-        **{"final_seeds": 1, **settings},
+        target="iphone12", trials=trials, time_s=1e9, seed=seed, epochs=epochs, cache=False,
+        **{"final_seeds": 1, "budget": BUDGET, **settings},
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(Path(temporary) / "run")
@@ -182,8 +183,9 @@ def mo_asha(world: World, epochs: int, python: str) -> list[Trained]:
 
 
 WAYS: dict[str, Callable[[World, int], list[Trained]]] = {
-    "ours, halving": lambda world, n: ours(world, round(1.1 * n)),
-    "ours, full": lambda world, n: ours(world, n, fidelity="full"),
+    "ours, halving": lambda world, n: ours(world, round(1.1 * n), sampler="assisted"),
+    "ours, halving, nsga2": lambda world, n: ours(world, round(1.1 * n), sampler="nsga2"),
+    "ours, full": lambda world, n: ours(world, n, fidelity="full", sampler="assisted"),
     "optuna": lambda world, n: plain(world, default_sampler(world.seed), n, checked=False),
     "optuna, checked": lambda world, n: plain(world, default_sampler(world.seed), n, checked=True),
     "random": uniform,
@@ -293,14 +295,18 @@ def main() -> None:
     if arguments.quick:
         seeds, trainings = 2, 30
     jobs = [(seed, trainings, arguments.syne_tune) for seed in range(seeds)]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the seeds are what runs at once
+    curves: list[Curve] = []
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        curves = [curve for found in pool.map(curves_of, jobs) for curve in found]
-    found = summaries(curves, trainings)
-    print("\n".join(table(found, trainings, seeds)))
+        for seed, found in enumerate(pool.map(curves_of, jobs)):
+            curves += found
+            print(f"seed {seed}: " + ", ".join(f"{one.way} {100 * one.values[-1]:.2f}" for one in found), flush=True)
+    summed = summaries(curves, trainings)
+    print("\n".join(["", *table(summed, trainings, seeds)]))
     if arguments.write:
         OUT.mkdir(parents=True, exist_ok=True)
-        write_atomically(OUT / "efficiency.csv", csv_of(found, trainings))
-        write_atomically(OUT / "efficiency.svg", svg_of(found, trainings, seeds))
+        write_atomically(OUT / "efficiency.csv", csv_of(summed, trainings))
+        write_atomically(OUT / "efficiency.svg", svg_of(summed, trainings, seeds))
 
 
 def parse_arguments() -> argparse.Namespace:

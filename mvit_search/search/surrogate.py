@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 RIDGE = 3.0
 """Of 0.3 to 10, near the least error of leaving one candidate out, which is flat there."""
-_POOL = 400
+_POOL = 200
 _WAVES = 256
 _ADDITIVE = 0.5
 """Share of the unexplained variance that is a sum over single parameters; the rest is of many together. A guess: 27
@@ -95,8 +95,8 @@ def traits(config: MobileViTConfig) -> list[float]:
 def fit_surrogate(rows: Sequence[TableRow], points: Sequence[Point] = POINTS) -> Fit:
     """Fit the first seed of the candidates that have every point; noise from those with several seeds.
 
-    A complete schedule without several seeds takes the noise of the nearest one that has them, and as much more or less
-    as a longer schedule had at its epoch on the way.
+    A complete schedule without several seeds takes the noise of the nearest one that has them, and as much more as a
+    longer schedule had at its epoch on the way.
 
     Raises:
         InputError: fewer than ten candidates have every point, or no point several seeds.
@@ -238,10 +238,10 @@ def _noise(table: dict[tuple[str, str, int, int], TableRow], points: Sequence[Po
     on_the_way = {points[index].epoch: covariance[index, index] for index in seen if not points[index].complete}
     for index, point in enumerate(points):
         if index not in seen:
-            longer = min((i for i in seen if points[i].complete), key=lambda i: abs(points[i].epoch - point.epoch))
-            noisier = on_the_way.get(point.epoch, 1.0) / on_the_way.get(points[longer].epoch, 1.0)
-            usable = point.epoch in on_the_way and points[longer].epoch in on_the_way
-            covariance[index, index] = covariance[longer, longer] * (noisier if usable else 1.0)
+            nearest = min((i for i in seen if points[i].complete), key=lambda i: abs(points[i].epoch - point.epoch))
+            rungs = on_the_way.get(point.epoch), on_the_way.get(points[nearest].epoch)
+            noisier = max(1.0, rungs[0] / rungs[1]) if rungs[0] and rungs[1] else 1.0
+            covariance[index, index] = noisier * covariance[nearest, nearest]
     return covariance
 
 
