@@ -121,7 +121,7 @@ class Search:
         try:
             return self._search()
         except TargetUnavailable:
-            self.work.drain()
+            self.work.finish()
             if not self.book.succeeded:
                 raise
             return "target unavailable"

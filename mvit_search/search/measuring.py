@@ -79,6 +79,12 @@ class LatencyQueue:
         else:
             time.sleep(seconds)
 
+    def forget(self) -> None:
+        """Nobody waits for a latency any more."""
+        for _, future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+
     def close(self) -> None:
         """Let go of what was not asked yet."""
         if self._thread is not None:

@@ -23,7 +23,10 @@ def first_record(
 
 
 def grown(plan: Plan, record: Record, evaluated: Evaluated, evaluation: Evaluation) -> Record:
-    """The record with one more valuation. One that fails makes the candidate a failed one: it cannot be relied on."""
+    """The record with one more valuation. One that fails makes the candidate a failed one: it cannot be relied on.
+
+    It stays one, whatever comes back later of the seeds that were trained beside it.
+    """
     batches = [n for n in (record.largest_batch, evaluation.largest_batch) if n is not None]
     change = {
         "evaluations": (*record.evaluations, evaluated),
@@ -34,6 +37,8 @@ def grown(plan: Plan, record: Record, evaluated: Evaluated, evaluation: Evaluati
         later = f"seed {evaluated.seed}: " if record.value_by_seed else ""
         failure = evaluation.failure or Failure.OTHER
         change |= {"outcome": "failed", "error": f"{later}{evaluation.error}", "failure": str(failure)}
+        return record.model_copy(update=change)
+    if record.error is not None:
         return record.model_copy(update=change)
     if evaluated.rung < plan.ladder.top:
         return record.model_copy(update={**change, "outcome": "stopped"})

@@ -219,6 +219,20 @@ class Work:
             self._latencies.wait(moment_s)
         self._reporter.tick()
 
+    def finish(self) -> None:
+        """Nothing measures any more: let what is trained come to its end. Who waits for a latency stays a proposal.
+
+        The engine is not stopped, for it does not begin again, and the finals are still to come.
+
+        Raises:
+            KeyboardInterrupt: as `drain`.
+        """
+        self._latencies.forget()
+        while not self.idle and not self.brake.pressed():
+            self.wait()
+        if self.brake.pressed():
+            self.drain()
+
     def drain(self) -> None:
         """Let what runs end its epoch and be saved; what is finished meanwhile is written down.
 

@@ -5,11 +5,12 @@ from contextlib import suppress
 import pytest
 
 from mvit_search.architecture import PRESETS
-from mvit_search.errors import WorkError
-from mvit_search.latency import PredictedTarget
+from mvit_search.errors import TargetUnavailable, WorkError
+from mvit_search.latency import Latency, PredictedTarget
 from mvit_search.profile.cost import params_of
 from mvit_search.records import RunFolder
 from mvit_search.search import Store
+from mvit_search.search.engines._base import Finished
 from mvit_search.search.run import describe
 from mvit_search.search.samplers import SAMPLERS
 from tests.search.fakes import FormulaEvaluator, Killed, make_plan, search
@@ -176,6 +177,71 @@ def test_a_candidate_that_fails_with_a_later_seed_leaves_the_front(tmp_path):
     document = search(tmp_path / "run", FormulaEvaluator(fails=lambda config, seed: seed == 1), trials=6, final_seeds=2)
     assert document["front"] == []
     assert document["failed"] == 6
+
+
+class AtOnce:
+    """An engine that takes so many tasks, and hands the newest back first."""
+
+    def __init__(self, evaluator, capacity):
+        self.capacity, self._evaluator, self._waiting, self._stopped = capacity, evaluator, [], False
+
+    @property
+    def running(self):
+        return len(self._waiting)
+
+    def submit(self, task):
+        assert not self._stopped
+        self._waiting.append(task)
+
+    def wait(self, timeout_s):
+        if not self._waiting:
+            return []
+        task = self._waiting.pop()
+        return [Finished(task, self._evaluator.evaluate(task))]
+
+    def stop(self):
+        self._stopped = True
+        self._waiting.clear()
+
+    def close(self):
+        self.stop()
+
+
+def test_who_fails_with_one_seed_stays_failed_when_others_come_back_later(tmp_path):
+    engine = AtOnce(FormulaEvaluator(fails=lambda c, s: s == 2), capacity=20)
+    search(tmp_path / "run", engine=engine, trials=6, final_seeds=3)
+    records = RunFolder(tmp_path / "run").records()
+    failed = [record for record in records if any(e.value is None for e in record.evaluations)]
+    assert any(record.evaluations[-1].value is not None for record in failed)
+    for record in failed:
+        assert record.outcome == "failed"
+        assert record.error == "seed 2: loss is nan in epoch 1"
+        assert sorted(e.seed for e in record.evaluations) == [0, 1, 2]
+
+
+class Vanishing:
+    """A measured target that answers so many times."""
+
+    name, measured, calibration = "a phone", True, "one"
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def latency(self, config, num_classes=1000):
+        self.answers -= 1
+        if self.answers < 0:
+            raise TargetUnavailable("gone")
+        return Latency(3.0, 3.0, 3.0, "measured: a phone", self.name, "by hand")
+
+
+def test_with_workers_the_finals_are_trained_when_nothing_measures_any_more(tmp_path):
+    plan = make_plan(engine="pool", trials=20, final_seeds=2)._replace(target=Vanishing(12))
+    document = search(tmp_path / "run", engine=AtOnce(FormulaEvaluator(), capacity=3), plan=plan)
+    assert document["ended_by"] == "target unavailable"
+    assert document["front"]
+    assert all(len(row["top1_by_seed"]) == 2 for row in document["front"])
+    plan = plan._replace(target=Vanishing(30))
+    assert search(tmp_path / "run", engine=AtOnce(FormulaEvaluator(), capacity=3), plan=plan)["trained"] == 20
 
 
 def test_the_least_batch_of_all_seeds_is_told(tmp_path):
