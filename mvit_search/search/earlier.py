@@ -9,7 +9,7 @@ from mvit_search.search.ordering import order
 from mvit_search.search.plan import Plan
 from mvit_search.search.task import Evaluation, Task
 
-_COMPARED = ("proxy", "data", "recipe", "fidelity", "device", "threads")
+_COMPARED = ("proxy", "data", "recipe", "fidelity", "seed", "device", "threads")
 """Pins of the other run without which its values are not values of this one."""
 
 

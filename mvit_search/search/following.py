@@ -68,7 +68,6 @@ def follow(script: Script, plan: Plan, work: Work) -> EndedBy:
         KeyboardInterrupt: the run was interrupted.
     """
     asked = {candidate.config.digest(): candidate for candidate in work.resumed}
-    begun: dict[tuple[str, int, int], dict[str, Any]] = {}
     for event in script.events:
         if event["kind"] == "ask":
             if event["trial"] >= work.sampling.admitted:
@@ -76,8 +75,6 @@ def follow(script: Script, plan: Plan, work: Work) -> EndedBy:
                 asked[candidate.config.digest()] = candidate
         elif event["kind"] == "end":
             _do(_step(event), event, asked, plan, work)
-        else:
-            begun[event["digest"], event["seed"], event["rung"]] = event
         if work.brake.pressed():
             work.drain()
             return "time"
@@ -91,6 +88,8 @@ def _do(step: Step, event: dict[str, Any], asked: dict[str, Candidate], plan: Pl
         work.begin(candidate)
     elif any((e.seed, e.rung) == (step.seed, step.rung) for e in record.evaluations):
         return
+    elif record.outcome == "failed":
+        return  # here, and not there: nothing follows from it
     elif step.seed == work.seeds(record.config)[0]:
         work.climb(record)
     else:

@@ -186,8 +186,12 @@ def _earlier(plan: Plan, folder: RunFolder, store: Store) -> Earlier:
     if name is None:
         return Earlier()
     begun = store.remembered("earlier")
+    option = "--from" if settings.from_run else "--configs-from"
     try:
-        found = load_earlier(find_run(name, folder.path.parent), plan, with_values=settings.from_run is not None)
+        other = find_run(name, folder.path.parent)
+        if other.path.resolve() == folder.path.resolve():
+            raise InputError(option, name, "is the run that would be written", "give another --name")
+        found = load_earlier(other, plan, with_values=settings.from_run is not None)
     except InputError:
         if begun is None:
             raise

@@ -1,6 +1,7 @@
 """Beginning with another run's records or candidates, taking trainings from memory, and repeating a run's events."""
 
 import json
+import shutil
 
 import pytest
 
@@ -150,6 +151,33 @@ def test_repetitions_that_cannot_be(older, settings, words):
     with pytest.raises(InputError, match=words):
         run(older.parent / "refused", **settings)
     assert not (older.parent / "refused").exists()
+
+
+@pytest.mark.parametrize("settings", [{"from_run": "older"}, {"configs_from": "older"}])
+def test_a_run_does_not_begin_with_itself(older, settings):
+    with pytest.raises(InputError, match=r"-from 'older': is the run that would be written; give another --name"):
+        run(older, **settings)
+
+
+def test_values_of_another_seed_are_none_of_this_run(older, tmp_path):
+    plan = make_plan(budget=3_000_000, seed=1)
+    other = RunFolder(tmp_path / "other")
+    shutil.copytree(older, other.path)
+    other.write_run({**other.read_run(), "pins": {**plan.pins(), "seed": 0}})
+    with pytest.raises(InputError, match=r"with another seed \(0, not 1\); give --configs-from other"):
+        load_earlier(other, plan, with_values=True)
+
+
+def test_a_repetition_in_which_others_fail_goes_on(tmp_path):
+    settings = {"fidelity": "halving", "rungs": "1,2,3", "epochs": 3}
+    run(tmp_path / "older", FormulaEvaluator(top=2), **settings)
+    steps = Script.of(RunFolder(tmp_path / "older")).steps
+    climbed = next(step.digest for step in steps if step.rung == 1)
+    failing = FormulaEvaluator(top=2, fails=lambda config, seed: config.digest() == climbed)
+    document = run(tmp_path / "replayed", failing, replay_run="older", **settings)
+    assert document["failed"] == 1
+    lost = sum(step.digest == climbed for step in steps)
+    assert document["replay"] == {"of": "older", "valuations": len(steps), "same": len(steps) - lost}
 
 
 @pytest.mark.parametrize("content", ["", "garbage\n", "[1]\n", '{"kind": "ask"}\n'])
