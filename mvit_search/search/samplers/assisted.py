@@ -8,6 +8,7 @@ Evolutionary Computation 1(2), 2011); the optimism is that of upper confidence b
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -43,13 +44,17 @@ class AssistedSampler(SteadySampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        first = super().sample_relative(study, trial, search_space)
+        parents = self.get_parent_population(study, self.get_trial_generation(study, trial))
+        if not parents:
+            return {}
+        first = self._child_generation_strategy(study, search_space, parents)
         trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        finished = [one for one in trials if one.state == TrialState.COMPLETE][-LEARNT_FROM:]
-        if not first or len(finished) < LEAST:
+        latest = (one for one in reversed(trials) if one.state == TrialState.COMPLETE)
+        finished = list(islice(latest, LEARNT_FROM))[::-1]
+        if len(finished) < LEAST:
             return first
-        more = (super(AssistedSampler, self).sample_relative(study, trial, search_space) for _ in range(CHILDREN - 1))
-        known = {_key(one.params, search_space) for one in trials}
+        more = (self._child_generation_strategy(study, search_space, parents) for _ in range(CHILDREN - 1))
+        known = {_key(one.params, search_space) for one in trials[-2 * LEARNT_FROM :]}
         children = {_key(child, search_space): child for child in self._whole([first, *more], search_space)}
         fresh = [child for key, child in children.items() if key not in known]
         return self._best(fresh, finished, search_space) or first
