@@ -56,7 +56,8 @@ def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resum
     from mvit_search.records import RunFolder, run_names
 
     if name is None and "replay_run" in given:
-        name = f"{Path(given['replay_run']).name}-replay"
+        # Of a folder that was renamed too, so that `--name` can carry it on.
+        name = f"{_as_name(Path(given['replay_run']).resolve().name)[:93].lstrip('._-') or 'run'}-replay"
     if not (name and resume):
         for required, example in (("budget", "--budget 6M"), ("target", "--target iphone12")):
             if required not in given:
@@ -67,13 +68,17 @@ def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resum
         words = ("space", "data", "proxy", "prescreen", "sampler", "fidelity")
         parts += [Path(given[key]).name.removesuffix(".yaml") for key in words if key in given]
         parts += [f"seed{given['seed']}"] if "seed" in given else []
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(parts))[:100]
+        name = _as_name("-".join(parts))[:100]
     elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise InputError("--name", name, "must be letters, digits, '.', '_' and '-' alone, at most 100")
     folder = RunFolder(results_dir / name)
     if resume and not folder.exists():
         raise UnknownNameError("run", name, run_names(results_dir))
     return folder
+
+
+def _as_name(words: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", words)
 
 
 def replayed_settings(run: str, results_dir: Path) -> dict[str, Any]:

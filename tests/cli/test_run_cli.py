@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mvit_search.cli.run_settings import run_folder
 from mvit_search.cli.run_words import begun, closing
 from mvit_search.records.table import write_table
 from mvit_search.search import parse_settings
@@ -195,6 +196,16 @@ def test_the_log_of_a_start_holds_no_password():
     words = begun(settings, carried_on=False)
     assert "secret" not in words
     assert "storage postgresql://***@host/db?..." in words
+
+
+@pytest.mark.parametrize(
+    ("older", "name"),
+    [("a", "a-replay"), ("dir/my run/", "my_run-replay"), ("_a", "a-replay"), ("x" * 100, "x" * 93 + "-replay")],
+)
+def test_the_name_of_a_replay_is_one_that_it_can_be_carried_on_by(tmp_path, older, name):
+    given = {"replay_run": older, "budget": 1, "target": "iphone12"}
+    assert run_folder(given, tmp_path, None, resume=False).name == name
+    assert run_folder(given, tmp_path, name, resume=False).name == name
 
 
 LIMITS = ("--space", "mobilevit-mini", "--epochs", "1", "--images", "200", "--final-seeds", "1", "--trials", "4")
