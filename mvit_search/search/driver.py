@@ -105,6 +105,11 @@ class Search:
         return document
 
     def _explain_nothing(self) -> None:
+        below = [record.value for record in self.book.records if record.value_by_seed and not record.within]
+        if below:
+            least = self.plan.settings.min_top1
+            rule = f"none of {len(self.book.records)} candidates reaches --min-top1 {least}"
+            raise WorkError(f"{rule}: the most accurate has {max(below):.3f}")
         errors = "; ".join(sorted({record.error for record in self.book.records if record.error}))
         done = "scored" if self.plan.proxy.scores else "trained"
         why = errors or "the time was up before the first was"
@@ -130,18 +135,24 @@ class Search:
         self.reporter.tell("search")
         self._ended: EndedBy | None = None
         self._outside = deque(self._presets_outside())
-        self._work_through(self._begin_next)
-        return self._ended or "time"
+        done = self._work_through(self._begin_next)
+        return self._ended if self._ended and done and not self._somebody_waits() else "time"
 
-    def _work_through(self, begin: Callable[[], bool]) -> None:
-        """Begin what is due and settle what comes back, until nothing is due and nothing runs."""
+    def _somebody_waits(self) -> bool:
+        """Whether there was no time for all promotions."""
+        below = any(preset.outcome == "stopped" for preset in self.book.named())
+        return below or self.work.standing.halving.next_promotion(closing=True) is not None
+
+    def _work_through(self, begin: Callable[[], bool]) -> bool:
+        """Begin what is due and settle what comes back, until nothing is due and nothing runs; False if it was cut."""
         while True:
             nothing_due = self._fill(begin)
             if self.brake.pressed():
+                done = self.work.idle and not self.work.resumed
                 self.work.drain()
-                return
+                return done
             if nothing_due and self.work.idle:
-                return
+                return True
             self.work.wait()
 
     def _fill(self, begin: Callable[[], bool]) -> bool:

@@ -19,6 +19,7 @@ from mvit_search.search.memory import Memory, NoMemory, Recall
 from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Silent
 from mvit_search.search.settings import RunSettings
+from mvit_search.search.storage import without_password
 from mvit_search.search.store import Store
 from mvit_search.search.task import Evaluator
 from mvit_search.search.waiting import Patience, PatientTarget, StandIn
@@ -48,7 +49,10 @@ def run_search(
     watcher, brake = observer or Silent(), brake or Brake()
     fresh = not folder.path.exists()
     try:
-        with Store.open(folder, plan.shape, settings.storage, plan.pins()) as store:
+        _require_own_study(folder, settings)
+        with Store.open(folder, plan.shape, settings.storage) as store:
+            _require_own_study(folder, settings, store)
+            store.pin(plan.pins())
             earlier = _earlier(plan, folder, store)
             engine = _engine(plan, folder, evaluator, watcher, brake)
             try:
@@ -96,6 +100,26 @@ def _script(settings: RunSettings, folder: RunFolder, plan: Plan) -> Script | No
             rule = f"was made with another {key} ({pins.get(key)}, not {value})"
             raise InputError("--replay", settings.replay_run, rule, "it cannot be repeated as it was")
     return Script.of(older)
+
+
+def _require_own_study(folder: RunFolder, settings: RunSettings, store: Store | None = None) -> None:
+    """A folder's results are those of one study: they must not be overwritten with those of one kept elsewhere.
+
+    Without a `store` as far as that shows before a study is opened, or begun.
+
+    Raises:
+        ConflictError: the folder holds a run, and it is not that of the storage.
+    """
+    if not folder.exists() or (store is not None and store.remembered("pins") is not None):
+        return
+    was, now = folder.read_run().get("settings", {}).get("storage"), settings.storage
+    if (was is None and now is None) or (store is None and now is not None):
+        return  # of the folder's own file, which somebody may have removed to begin anew; or to be seen once it is open
+    where = "a file in the folder" if was is None else was
+    here = "" if now is None else f", and {without_password(now)} has none of it"
+    rule = f"belongs to a run whose study is kept in {where}{here}"
+    advice = "the --storage it was started with" if was else "leave --storage out"
+    raise ConflictError("results folder", None, rule, f"give another --name, or {advice}")
 
 
 def _compared(script: Script, settings: RunSettings, search: Search) -> dict[str, Any]:

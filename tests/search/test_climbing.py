@@ -157,6 +157,21 @@ def test_time_that_runs_out_leaves_somebody_at_the_top(tmp_path):
     assert len(worker.done) <= 61
 
 
+def test_a_run_without_time_for_all_promotions_ended_by_time(tmp_path):
+    worker = evaluator()
+    settings = {**SETTINGS, "trials": 30, "time_s": 1000, "final_seeds": 1}
+
+    def clock():  # late once all candidates are begun
+        return 900.0 if sum(rung == 0 for _, _, rung in worker.climbed) == 30 else 0.0
+
+    document = search(tmp_path / "run", worker, clock=clock, **settings)
+    assert document["trained"] + document["stopped"] == 30
+    assert document["ended_by"] == "time"
+    longer = search(tmp_path / "run", evaluator(), **{**settings, "time_s": 1e6})
+    assert longer["ended_by"] == "trials"
+    assert longer["trained"] > document["trained"]
+
+
 def _without_place(document):
     text = json.dumps({k: v for k, v in document.items() if k not in ("run", "directory")})
     return json.loads(text.replace('"whole/', '"run/').replace('["whole', '["run'))

@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 from contextlib import suppress
@@ -263,6 +264,14 @@ def test_a_run_in_which_all_fail_says_why(tmp_path):
     assert folder.read_front()["failed"] == 4
 
 
+def test_a_run_in_which_nobody_reaches_the_least_top1_says_so(tmp_path):
+    with pytest.raises(
+        WorkError, match=r"none of 8 candidates reaches --min-top1 0\.97: the most accurate has 0\.\d{3}"
+    ):
+        search(tmp_path / "run", trials=8, min_top1=0.97)
+    assert RunFolder(tmp_path / "run").read_front()["trained"] == 8
+
+
 def test_a_latency_that_cannot_be_had_is_a_failed_candidate(tmp_path, monkeypatch):
     real = PredictedTarget.latency
 
@@ -301,6 +310,19 @@ def test_the_time_limit_keeps_a_third_for_the_finals(tmp_path):
     searched = sum(seed == 0 for _, seed in evaluator.done)
     assert 20 <= searched <= 22
     assert 28 <= len(evaluator.done) <= 30
+
+
+def test_a_run_whose_last_trainings_are_cut_off_ended_by_time(tmp_path):
+    class Cut(AtOnce):
+        def wait(self, timeout_s):
+            return super().wait(timeout_s) if len(worker.done) < 8 or self.running == 1 else []
+
+    worker, asked = FormulaEvaluator(), itertools.count()
+    clock = lambda: float(next(asked)) / 1000 if len(worker.done) < 8 else 1e6  # noqa: E731
+    document = search(tmp_path / "run", clock=clock, engine=Cut(worker, 3), trials=10, time_s=1000, final_seeds=1)
+    assert document["trained"] == 8
+    assert document["ended_by"] == "time"
+    assert search(tmp_path / "run", trials=10, time_s=1000, final_seeds=1)["ended_by"] == "trials"
 
 
 def test_an_interrupt_keeps_everything_and_the_run_carries_on(tmp_path):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from mvit_search.errors import InputError
+from mvit_search.errors import ConflictError, InputError
 from mvit_search.records import RunFolder
 from mvit_search.search import Evaluation, RunSettings, run_search
 from mvit_search.search.earlier import load_earlier
@@ -151,6 +151,23 @@ def test_repetitions_that_cannot_be(older, settings, words):
     with pytest.raises(InputError, match=words):
         run(older.parent / "refused", **settings)
     assert not (older.parent / "refused").exists()
+
+
+def test_results_are_not_overwritten_with_those_of_another_storage(older, tmp_path):
+    before = (older / "front.json").read_bytes()
+    url, other = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
+    with pytest.raises(ConflictError, match=r"kept in a file in the folder, and sqlite.*/a\.db has none of it"):
+        run(older, storage=url, budget=4_000_000)
+    assert (older / "front.json").read_bytes() == before
+    stored = tmp_path / "stored"
+    run(stored, storage=url)
+    for storage in (None, other):
+        with pytest.raises(ConflictError, match=r"belongs to a run whose study is kept in sqlite.*/a\.db"):
+            run(stored, storage=storage)
+    assert not (stored / "study.journal").exists()
+    evaluator = FormulaEvaluator()
+    run(stored, evaluator, storage=url)
+    assert evaluator.done == []
 
 
 @pytest.mark.parametrize("settings", [{"from_run": "older"}, {"configs_from": "older"}])
