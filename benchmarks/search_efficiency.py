@@ -333,7 +333,7 @@ def csv_of(found: Sequence[Summary], trainings: int) -> str:
 
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 820, 460, 56, 40, 170, 48
-_COLOURS = ("#D55E00", "#E69F00", "#56B4E9", "#0072B2", "#7A5C00", "#009E73", "#CC79A7")
+_COLOURS = ("#D55E00", "#E69F00", "#56B4E9", "#0072B2", "#7A5C00", "#009E73", "#CC79A7", "#8A63D2")
 _STYLE = """
 svg{background:#fff}text{font:12px system-ui,sans-serif;fill:#333}.grid{stroke:#ddd}
 .goal{stroke:#333;stroke-dasharray:5 4}
