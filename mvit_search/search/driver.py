@@ -112,7 +112,7 @@ class Search:
             raise WorkError(f"{rule}: the most accurate has {max(below):.3f}")
         errors = "; ".join(sorted({record.error for record in self.book.records if record.error}))
         done = "scored" if self.plan.proxy.scores else "trained"
-        why = errors or "the time was up before the first was"
+        why = errors or "the time was up before the first was; the same command carries on"
         raise WorkError(f"none of {len(self.book.records)} candidates could be {done}: {why}")
 
     def _follow(self, script: Script) -> EndedBy:

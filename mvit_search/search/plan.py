@@ -200,6 +200,7 @@ def prepare(settings: RunSettings) -> Plan:
             proxy.argument, space, limits, seed=settings.seed, seeds=settings.final_seeds,
             halving=settings.fidelity == "halving", eta=settings.eta,
             rungs=parse_rungs(settings.rungs, settings.eta) if settings.rungs else None,
+            target=None if target.measured else target,
         )  # fmt: skip
         return Plan(settings, space, target, limits, None, None, stand_in, proxy, None, replay, replay.ladder, sampler)
     recipe = _recipe(settings)

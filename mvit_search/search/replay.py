@@ -18,6 +18,7 @@ import numpy as np
 
 from mvit_search.architecture import MobileViTConfig
 from mvit_search.errors import InputError
+from mvit_search.latency import Target
 from mvit_search.records.table import TableRow, read_table
 from mvit_search.search.ladder import DEFAULT_ETA, MOST_RUNGS, Ladder, Rung
 from mvit_search.search.limits import Limits
@@ -48,9 +49,9 @@ class Replay:
 
     def __init__(
         self, source: str, rows: Iterable[TableRow], steps: tuple[Step, ...], space: SearchSpace, limits: Limits, *,
-        seed: int, seeds: int, eta: int = DEFAULT_ETA,
+        seed: int, seeds: int, eta: int = DEFAULT_ETA, target: Target | None = None,
     ) -> None:  # fmt: skip
-        """`steps` answer the rungs, the cheapest first.
+        """`steps` answer the rungs, the cheapest first. `target`: one that predicts, asked where latency is limited.
 
         Raises InputError for a candidate outside the space that is no preset, if none inside fits the limits, or if no
         training reached the last step.
@@ -64,10 +65,15 @@ class Replay:
                 rule = f"no candidate was trained at every rung ({', '.join(map(_words, steps))})"
             raise InputError("table", source, rule, "carry on what writes it, or name another fidelity")
         inside = [found.config for found in self._rows.values() if self._is_inside(found)]
-        self._fitting = tuple(config for config in inside if not limits.excess(config))
+        asked = target if limits.latency_ms is not None else None
+        self._fitting = tuple(
+            config
+            for config in inside
+            if not limits.excess(config, asked.latency(config, limits.num_classes).ms if asked else None)
+        )
         if not self._fitting:
             rule = f"none of its {len(inside)} candidates inside space {space.name} is within the limits"
-            raise InputError("table", source, rule, "raise --budget")
+            raise InputError("table", source, rule, "raise --budget, or what else is limited")
         self._digests = tuple(config.digest() for config in self._fitting)
         self._axes = {key: _axis(values) for key, values in space.dimensions.items()}
         self._places = np.array([self._place(config) for config in self._fitting])
@@ -150,7 +156,7 @@ class Replay:
 
 def load_replay(
     argument: str, space: SearchSpace, limits: Limits, *, seed: int, seeds: int, halving: bool = False,
-    eta: int = DEFAULT_ETA, rungs: Ladder | None = None,
+    eta: int = DEFAULT_ETA, rungs: Ladder | None = None, target: Target | None = None,
 ) -> Replay:  # fmt: skip
     """The table of `FILE` or `FILE#FIDELITY`; without a fidelity the longest schedule is taken.
 
@@ -168,7 +174,8 @@ def load_replay(
     # A row with a score in place of a training answers nothing here.
     rows = [row for row in read_table(Path(name).expanduser()) if row.top1 is not None or row.error]
     steps = _Choice(name, _lengths(rows), _epochs(rows)).steps(chosen, halving=halving, eta=eta, asked=rungs)
-    return Replay(name, rows, steps, space, limits, seed=seed, seeds=seeds, eta=eta if rungs is None else rungs.eta)
+    taken = eta if rungs is None else rungs.eta
+    return Replay(name, rows, steps, space, limits, seed=seed, seeds=seeds, eta=taken, target=target)
 
 
 class _Choice(NamedTuple):

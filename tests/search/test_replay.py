@@ -7,6 +7,7 @@ import pytest
 
 from mvit_search.architecture import PRESETS
 from mvit_search.errors import ConflictError, InputError
+from mvit_search.latency import load_target
 from mvit_search.profile import cost
 from mvit_search.records import RunFolder
 from mvit_search.records.table import TableRow, write_table
@@ -378,6 +379,21 @@ def test_from_a_file_to_a_front(tmp_path):
     document = run_search(settings, RunFolder(tmp_path / "run"))
     assert document["trained"] + document["failed"] == 6
     assert RunFolder(tmp_path / "run").read_run()["data"] is None
+
+
+def test_what_is_predicted_over_the_limit_is_no_candidate_of_the_table(tmp_path):
+    write_table(tmp_path / "t.csv", table())
+    target = load_target("iphone12")
+    fitting = [c for c in (*CONFIGS[:11], PRESETS["mobilevit-xs"]) if not LIMITS.excess(c)]
+    latencies = sorted(target.latency(config).ms for config in fitting)
+    settings = RunSettings(
+        target="iphone12", budget=6_000_000, proxy=f"table:{tmp_path}/t.csv", trials=30, final_seeds=1,
+        max_latency_ms=latencies[5],
+    )  # fmt: skip
+    document = run_search(settings, RunFolder(tmp_path / "run"))
+    assert document["ended_by"] == "space exhausted"
+    assert "over a limit" not in document["failures"]
+    assert {record.latency_ms for record in RunFolder(tmp_path / "run").records()} == {*latencies[:6]}
 
 
 def load(path, argument="", space=SPACE, limits=LIMITS):
