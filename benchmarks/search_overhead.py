@@ -79,8 +79,8 @@ def main() -> None:
     print(f"growth of ours: {growth:.2f} ms for each thousand candidates")
     for name in ("SQLite", "journal"):
         ratio = columns[f"Optuna, {name}"][last] / columns["ours"][last]
-        print(f"ratio per candidate over Optuna with its {name} at {last}: {ratio:.2f}")
-    print(f"ratio opening over SQLite at {last}: {peer_open_s / facts['seconds']:.2f}")
+        print(f"ratio candidate-over-optuna-{name.lower()}-{last}: {ratio:.2f}")
+    print(f"ratio opening-over-optuna-sqlite-{last}: {peer_open_s / facts['seconds']:.2f}")
 
 
 class Formula:

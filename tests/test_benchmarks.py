@@ -22,6 +22,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
         "cifar10_table.py",
         "proxy_recipes.py",
         "ladder_schedules.py",
+        "search_overhead.py",
+        "search_efficiency.py",
     ],
 )
 def test_a_benchmark_prints_its_ratio(name):

@@ -112,7 +112,7 @@ def test_quiet_prints_the_result_alone_and_logs_all_of_it(run, tmp_path):
     assert words[0].startswith("begun by mvit-search ")
     assert "trials 4" in words[0]
     assert "proxy zero-cost:params" in words[0]
-    assert words[1].startswith("sampler nsga2: ")
+    assert words[1].startswith("sampler assisted: ")
     assert [word.split("]")[0] for word in words[2:-1]] == ["[1/4", "[2/4", "[3/4", "[4/4"]
     assert words[-1].startswith("ended. All candidates scored: 4 scored, 0 failed, ")
     code, out, err = run("run", "--resume", "--name", "quiet", "--trials", "6", "--json", "--quiet")

@@ -12,6 +12,10 @@ class Choice(NamedTuple):
     why: str
 
 
+MOST_ASSISTED = 1_000
+"""Trials up to which a model may be fitted for each proposal; beyond, that takes longer than the rest of the engine."""
+
+
 def choose(trials: int, size: int, objectives: int) -> Choice:
     """For a run of so many trials, in a space of so many candidates, with so many objectives.
 
@@ -21,4 +25,6 @@ def choose(trials: int, size: int, objectives: int) -> Choice:
         return Choice("grid", f"{trials:,} trials go through the whole space of {size:,} candidates")
     if objectives > 2:
         return Choice("nsga3", f"{objectives} objectives, where crowding says little")
-    return Choice("nsga2", "of those measured with two objectives none found surely more")
+    if trials <= MOST_ASSISTED:
+        return Choice("assisted", "a model chooses among NSGA-II's children: of those measured it found most")
+    return Choice("nsga2", f"quick with more than {MOST_ASSISTED:,} trials")
