@@ -88,9 +88,9 @@ def _do(step: Step, event: dict[str, Any], asked: dict[str, Candidate], plan: Pl
         work.begin(candidate)
     elif any((e.seed, e.rung) == (step.seed, step.rung) for e in record.evaluations):
         return
-    elif record.outcome == "failed":
-        return  # here, and not there: nothing follows from it
     elif step.seed == work.seeds(record.config)[0]:
+        if record.outcome == "failed":
+            return  # here, and not there: there is nothing to go on from
         work.climb(record)
     else:
         work.again(record, step.seed)

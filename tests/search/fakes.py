@@ -11,6 +11,7 @@ from mvit_search.proxy import default_recipe
 from mvit_search.records import RunFolder
 from mvit_search.search import Brake, Evaluation, Plan, RunSettings, Search, Silent, Store, Task
 from mvit_search.search.engines import InProcess
+from mvit_search.search.engines._base import Finished
 from mvit_search.search.limits import Limits
 from mvit_search.search.plan import ladder_of, limits_of
 from mvit_search.search.proxies import parse_prescreen, parse_proxy
@@ -59,6 +60,34 @@ class FormulaEvaluator:
         return Evaluation(
             0.5 + 0.4 * params / (params + half) + noise - 0.1 * (self.top - task.rung), 1.0, image_steps=100
         )
+
+
+class AtOnce:
+    """An engine that takes so many tasks, and hands the newest back first."""
+
+    def __init__(self, evaluator, capacity):
+        self.capacity, self._evaluator, self._waiting, self._stopped = capacity, evaluator, [], False
+
+    @property
+    def running(self):
+        return len(self._waiting)
+
+    def submit(self, task):
+        assert not self._stopped
+        self._waiting.append(task)
+
+    def wait(self, timeout_s):
+        if not self._waiting:
+            return []
+        task = self._waiting.pop()
+        return [Finished(task, self._evaluator.evaluate(task))]
+
+    def stop(self):
+        self._stopped = True
+        self._waiting.clear()
+
+    def close(self):
+        self.stop()
 
 
 class FormulaScreener:

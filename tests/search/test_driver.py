@@ -11,10 +11,9 @@ from mvit_search.latency import Latency, PredictedTarget
 from mvit_search.profile.cost import params_of
 from mvit_search.records import RunFolder
 from mvit_search.search import Store
-from mvit_search.search.engines._base import Finished
 from mvit_search.search.run import describe
 from mvit_search.search.samplers import SAMPLERS
-from tests.search.fakes import FormulaEvaluator, Killed, make_plan, search
+from tests.search.fakes import AtOnce, FormulaEvaluator, Killed, make_plan, search
 
 TINY_SPACE = """
 description: four candidates
@@ -178,34 +177,6 @@ def test_a_candidate_that_fails_with_a_later_seed_leaves_the_front(tmp_path):
     document = search(tmp_path / "run", FormulaEvaluator(fails=lambda config, seed: seed == 1), trials=6, final_seeds=2)
     assert document["front"] == []
     assert document["failed"] == 6
-
-
-class AtOnce:
-    """An engine that takes so many tasks, and hands the newest back first."""
-
-    def __init__(self, evaluator, capacity):
-        self.capacity, self._evaluator, self._waiting, self._stopped = capacity, evaluator, [], False
-
-    @property
-    def running(self):
-        return len(self._waiting)
-
-    def submit(self, task):
-        assert not self._stopped
-        self._waiting.append(task)
-
-    def wait(self, timeout_s):
-        if not self._waiting:
-            return []
-        task = self._waiting.pop()
-        return [Finished(task, self._evaluator.evaluate(task))]
-
-    def stop(self):
-        self._stopped = True
-        self._waiting.clear()
-
-    def close(self):
-        self.stop()
 
 
 def test_who_fails_with_one_seed_stays_failed_when_others_come_back_later(tmp_path):

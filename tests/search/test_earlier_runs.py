@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 
+from mvit_search.architecture import PRESETS
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.records import RunFolder
-from mvit_search.search import Evaluation, RunSettings, run_search
+from mvit_search.search import Evaluation, RunSettings, prepare, run_search
 from mvit_search.search.earlier import load_earlier
 from mvit_search.search.following import Script
-from tests.search.fakes import FormulaEvaluator, make_plan, search
+from tests.search.fakes import AtOnce, FormulaEvaluator, make_plan, search
 
 SMALL = {"target": "iphone12", "budget": 3_000_000, "images": 100, "trials": 8, "epochs": 1, "final_seeds": 2}
 
@@ -195,6 +196,22 @@ def test_a_repetition_in_which_others_fail_goes_on(tmp_path):
     assert document["failed"] == 1
     lost = sum(step.digest == climbed for step in steps)
     assert document["replay"] == {"of": "older", "valuations": len(steps), "same": len(steps) - lost}
+
+
+def test_a_repetition_of_trainings_at_once_that_failed_with_one_seed(tmp_path):
+    def fails(config, seed):
+        return seed == 2 and config != PRESETS["mobilevit-xxs"]
+
+    settings = {"trials": 4, "final_seeds": 3}
+    plan = prepare(RunSettings(**{**SMALL, **settings}))
+    search(tmp_path / "older", engine=AtOnce(FormulaEvaluator(fails=fails), capacity=20), plan=plan)
+    replay = run(tmp_path / "replayed", FormulaEvaluator(fails=fails), replay_run="older", **settings)["replay"]
+    assert replay["same"] == replay["valuations"]
+    older, newer = (RunFolder(tmp_path / name).records() for name in ("older", "replayed"))
+    assert any(r.outcome == "failed" and r.evaluations[-1].value is not None for r in older)
+    assert [(r.digest, r.outcome, r.top1_by_seed) for r in older] == [
+        (r.digest, r.outcome, r.top1_by_seed) for r in newer
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "garbage\n", "[1]\n", '{"kind": "ask"}\n'])
