@@ -52,6 +52,11 @@ class LatencyQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Who waits, in order."""
+        return [candidate for candidate, _ in self._waiting]
+
     def submit(self, candidate: Candidate) -> None:
         """Ask for a latency.
 

@@ -126,8 +126,8 @@ class Work:
     @property
     def new_under_way(self) -> int:
         """Candidates that were begun and have no record yet, those of an earlier run not counted."""
-        first = sum(f.candidate is not None and f.candidate.origin != "earlier" for f in self._flying.values())
-        return first + len(self._latencies)
+        begun = [*(flight.candidate for flight in self._flying.values()), *self._latencies.candidates]
+        return sum(candidate is not None and candidate.origin != "earlier" for candidate in begun)
 
     def lowest_under_way(self) -> int | None:
         """The lowest rung that anything is under way to."""

@@ -131,7 +131,16 @@ def make_plan(replay: Callable[[SearchSpace, Limits, RunSettings], Replay] | Non
 
 
 def search(
-    path, evaluator=None, observer=None, clock=None, screener=None, engine=None, memory=None, plan=None, **settings
+    path,
+    evaluator=None,
+    observer=None,
+    clock=None,
+    screener=None,
+    engine=None,
+    memory=None,
+    plan=None,
+    earlier=(),
+    **settings,
 ):
     """Run or carry on a search in `path`; returns the front document."""
     plan = plan or make_plan(**settings)
@@ -149,4 +158,5 @@ def search(
             brake=brake,
             screener=screener,
             memory=memory,
+            earlier=earlier,
         ).run()

@@ -1,5 +1,6 @@
 """Latencies beside workers: one at a time, in a thread of their own, without holding anybody up."""
 
+import random
 import threading
 import time
 
@@ -11,7 +12,8 @@ from mvit_search.latency import Latency
 from mvit_search.records import RunFolder
 from mvit_search.search.engines import EngineSettings, open_engine
 from mvit_search.search.measuring import Candidate, LatencyQueue
-from tests.search.fakes import FormulaEvaluator, make_plan, search
+from mvit_search.search.proposals import draw_evenly
+from tests.search.fakes import AtOnce, FormulaEvaluator, make_plan, search
 
 CANDIDATES = [Candidate(config, None, name, "preset", 0) for name, config in PRESETS.items()]
 
@@ -96,6 +98,18 @@ def test_a_run_with_workers_measures_beside_them(tmp_path):
     assert document["trained"] == 6
     assert device.most == 1
     assert all(record.latency.how == "measured" for record in RunFolder(tmp_path / "run").records())
+
+
+def test_an_earlier_runs_candidates_that_wait_for_a_latency_count_against_no_trials(tmp_path):
+    plan = make_plan(engine="pool", trials=4, final_seeds=1)
+    rng = random.Random(0)
+    earlier = tuple(draw_evenly(plan.space, plan.limits, 0.5, rng) for _ in range(4))
+    known = [plan.space.config(params) for params in earlier]
+    plan = plan._replace(target=Device(seconds=0.05))
+    search(tmp_path / "run", engine=AtOnce(FormulaEvaluator(), 9), plan=plan, earlier=known)
+    records = RunFolder(tmp_path / "run").records()
+    assert [record.origin for record in records].count("earlier") == 4
+    assert sum(record.origin != "earlier" for record in records) == 4
 
 
 def test_who_is_measured_over_the_limit_is_not_trained(tmp_path):
