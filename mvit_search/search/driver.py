@@ -23,7 +23,7 @@ from mvit_search.search.plan import Plan
 from mvit_search.search.progress import Observer
 from mvit_search.search.proposer import COUNTED, Proposer, first_generation
 from mvit_search.search.reporting import Reporter
-from mvit_search.search.result import EndedBy
+from mvit_search.search.result import EndedBy, untrained_row
 from mvit_search.search.sampling import Sampling
 from mvit_search.search.store import Store
 from mvit_search.search.task import Evaluator
@@ -71,8 +71,9 @@ class Search:
             self.proposer.counts[reason] += sum(trial.user_attrs.get(reason, 0) for trial in store.trials)
         self._script = script
         self.reporter = Reporter(
-            plan, folder, self.book, engine, observer, self.brake, counts=self.proposer.counts, reference=reference
-        )
+            plan, folder, self.book, engine, observer, self.brake, counts=self.proposer.counts, reference=reference,
+            untrained=self._untrained(),
+        )  # fmt: skip
 
     def run(self) -> dict[str, object]:
         """Search, finals, results; returns the front document.
@@ -226,6 +227,14 @@ class Search:
 
     def _is_late(self, share: float) -> bool:
         return self._elapsed() > share * self.plan.settings.time_s
+
+    def _untrained(self) -> list[dict[str, object]]:
+        """The presets as they stand before any is trained; measured once, for what measures may be gone at a resume."""
+
+        def rows() -> list[dict[str, object]]:
+            return [untrained_row(self.plan, name, config) for name, config in self.plan.presets().items()]
+
+        return self._remembered("untrained", rows) if self.plan.target.measured else rows()
 
     # The finals: every point of the front, and the presets, trained with further seeds.
 

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mvit_search.errors import WorkError
 from mvit_search.records import Record, RunFolder, best
@@ -13,7 +13,7 @@ from mvit_search.search.engines import Engine
 from mvit_search.search.estimate import Here, remaining_s
 from mvit_search.search.plan import Plan
 from mvit_search.search.progress import Observer, Progress, RungProgress
-from mvit_search.search.result import EndedBy, front_document, untrained_row
+from mvit_search.search.result import EndedBy, front_document
 from mvit_search.search.task import Task
 
 _PAUSES = 20
@@ -39,11 +39,11 @@ class Reporter:
 
     def __init__(
         self, plan: Plan, folder: RunFolder, book: Book, engine: Engine, observer: Observer, brake: Brake, *,
-        counts: Mapping[str, int], reference: Mapping[str, float],
+        counts: Mapping[str, int], reference: Mapping[str, float], untrained: list[dict[str, Any]],
     ) -> None:  # fmt: skip
         self._plan, self._folder, self._book, self._engine = plan, folder, book, engine
         self._observer, self._brake, self._counts, self._reference = observer, brake, counts, reference
-        self._untrained = [untrained_row(plan, name, config) for name, config in plan.presets().items()]
+        self._untrained = untrained
         self._start = brake.clock()
         self._next_write = self._next_tick = 0.0
         self._finals_done = 0

@@ -216,6 +216,16 @@ def test_with_workers_the_finals_are_trained_when_nothing_measures_any_more(tmp_
     assert search(tmp_path / "run", engine=AtOnce(FormulaEvaluator(), capacity=3), plan=plan)["trained"] == 20
 
 
+def test_finals_are_carried_on_when_nothing_measures_any_more(tmp_path):
+    plan = make_plan(trials=8, final_seeds=2)._replace(target=Vanishing(50))
+    with suppress(Killed):
+        search(tmp_path / "run", FormulaEvaluator(kill_at=8), plan=plan)
+    document = search(tmp_path / "run", plan=plan._replace(target=Vanishing(0)))
+    assert document["ended_by"] == "trials"
+    assert {row["latency_ms"] for row in document["baselines"]} == {3.0}
+    assert all(len(row["top1_by_seed"]) == 2 for row in document["front"])
+
+
 def test_the_least_batch_of_all_seeds_is_told(tmp_path):
     class Short(FormulaEvaluator):
         def evaluate(self, task):
