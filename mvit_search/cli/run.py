@@ -91,8 +91,8 @@ def run(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="nsga2, assisted (finds most), nsga3, tpe, gp, random, grid; auto picks one; module:Class; hub:PACKAGE "
-            "(default: nsga2)."
+            help="nsga2, assisted (finds most), nsga3, tpe, gp, random, grid; auto picks one; module:Class; "
+            "hub:PACKAGE (default: nsga2)."
         ),
     ] = None,
     objective: Annotated[

@@ -100,7 +100,8 @@ class Search:
             raise
         finally:
             self.work.close()
-        self.work.clear_weights()
+        if ended_by != "time":  # then a longer run is what is advised, and goes on from them
+            self.work.clear_weights()
         document = self.reporter.write("finished", ended_by)
         self.reporter.tell("done")
         return document

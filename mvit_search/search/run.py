@@ -18,6 +18,7 @@ from mvit_search.search.known import KeyMaker, KnownEvaluations
 from mvit_search.search.memory import Memory, NoMemory, Recall
 from mvit_search.search.plan import Plan, prepare
 from mvit_search.search.progress import Observer, Silent
+from mvit_search.search.samplers import AUTO, Choice
 from mvit_search.search.settings import RunSettings
 from mvit_search.search.storage import without_password
 from mvit_search.search.store import Store
@@ -52,10 +53,12 @@ def run_search(
         _require_own_study(folder, settings)
         with Store.open(folder, plan.shape, settings.storage) as store:
             _require_own_study(folder, settings, store)
-            store.pin(plan.pins())
+            plan = _as_begun(plan, store)
+            store.compare(plan.pins())
             earlier = _earlier(plan, folder, store)
             engine = _engine(plan, folder, evaluator, watcher, brake)
             try:
+                store.pin(plan.pins())  # only now: what is refused before leaves nothing in a database
                 describe(folder, plan)
                 fresh = False
                 for words in _notices(plan):
@@ -81,6 +84,14 @@ def run_search(
             advice = "nothing finished is lost; once that is mended the same command carries on"
             raise WorkError(f"{what}; {advice}") from error
         raise
+
+
+def _as_begun(plan: Plan, store: Store) -> Plan:
+    """With the sampler that `auto` came to when the run began: more trials might make it another one."""
+    known = store.remembered("pins")
+    if plan.settings.sampler != AUTO or known is None or known.get("sampler") == plan.sampler.name:
+        return plan
+    return plan._replace(sampler=Choice(known["sampler"], "as the run was begun"))
 
 
 def _script(settings: RunSettings, folder: RunFolder, plan: Plan) -> Script | None:

@@ -114,9 +114,18 @@ class Store:
         Raises:
             ConflictError: naming the first thing that differs.
         """
+        self.compare(pins)
+        if self.remembered("pins") is None:
+            self.remember("pins", dict(pins))
+
+    def compare(self, pins: Mapping[str, Any]) -> None:
+        """Refuse a study that was started with something else; one that was not started yet may become anything.
+
+        Raises:
+            ConflictError: naming the first thing that differs.
+        """
         known = self.remembered("pins")
         if known is None:
-            self.remember("pins", dict(pins))
             return
         for key in dict.fromkeys((*pins, *known)):
             value, was = pins.get(key), known.get(key)

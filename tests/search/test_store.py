@@ -6,9 +6,10 @@ from optuna.study import StudyDirection
 
 from mvit_search.errors import ConflictError, InputError
 from mvit_search.records import RunFolder
-from mvit_search.search import Store
+from mvit_search.search import RunSettings, Store, run_search
 from mvit_search.search.store import StudyShape
-from tests.search.fakes import search
+from tests.search.fakes import FormulaEvaluator, search
+from tests.search.test_driver import TINY_SPACE
 
 SHAPE = StudyShape((StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE), {})
 
@@ -90,3 +91,31 @@ def test_a_study_file_that_is_none(tmp_path, text):
     assert (run / "study.journal").read_text() == text
     with pytest.raises(InputError, match="holds a study that cannot be read"):
         Store.open(RunFolder(run), SHAPE)
+
+
+def test_auto_stays_what_it_came_to_when_a_run_is_made_longer(tmp_path):
+    space = tmp_path / "tiny.yaml"
+    space.write_text(TINY_SPACE)
+    settings = {"target": "iphone12", "budget": 6_000_000, "images": 100, "space": str(space), "sampler": "auto"}
+    for trials, sampler in ((2, "assisted"), (60, "assisted")):  # 60 go through the whole space: a grid, if begun so
+        document = run_search(
+            RunSettings(**settings, trials=trials, final_seeds=1), RunFolder(tmp_path / "run"),
+            evaluator=FormulaEvaluator(),
+        )  # fmt: skip
+        assert document["sampler"] == sampler
+
+
+def test_what_is_refused_before_it_begins_leaves_nothing_in_a_database(tmp_path):
+    settings = {
+        "target": "iphone12",
+        "images": 100,
+        "trials": 3,
+        "final_seeds": 1,
+        "storage": f"sqlite:///{tmp_path}/s.db",
+    }
+    with pytest.raises(InputError, match="unknown run"):
+        run_search(RunSettings(budget=6_000_000, from_run="nobody", **settings), RunFolder(tmp_path / "r" / "run"))
+    document = run_search(
+        RunSettings(budget=4_000_000, **settings), RunFolder(tmp_path / "r" / "run"), evaluator=FormulaEvaluator()
+    )
+    assert document["trained"] == 3
