@@ -26,6 +26,10 @@ def given_settings(
         given["max_memory_bytes"] = parse_bytes(max_memory, "--max-memory")
     if max_weights is not None:
         given["max_weight_bytes"] = parse_bytes(max_weights, "--max-weights")
+    if "eta" in given and given.get("fidelity") != "halving":
+        raise InputError("--eta", given["eta"], "means nothing without rungs", "give --fidelity halving")
+    if given.get("engine") == "in-process" and given.get("workers", 1) > 1:
+        raise InputError("--workers", given["workers"], "means nothing with --engine in-process", "leave --engine out")
     if "ray_address" in given:
         given.setdefault("engine", "ray")
     if "objectives" in given:
@@ -49,6 +53,9 @@ def given_settings(
     return given
 
 
+_LIMITS = ("max_latency_ms", "max_macs", "max_memory_bytes", "max_weight_bytes", "min_top1")
+
+
 def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resume: bool) -> "RunFolder":
     """The run's folder; one set of settings makes one name, so that the same command again carries on."""
     from mvit_search._quantities import format_count
@@ -58,6 +65,10 @@ def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resum
     if name is None and "replay_run" in given:
         # Of a folder that was renamed too, so that `--name` can carry it on.
         name = f"{_as_name(Path(given['replay_run']).resolve().name)[:93].lstrip('._-') or 'run'}-replay"
+    if resume and name is None and not {"budget", "target"} <= given.keys():
+        raise InputError(
+            "--name", None, "is required with --resume", "the name of the run's folder, or its settings again"
+        )
     if not (name and resume):
         for required, example in (("budget", "--budget 6M"), ("target", "--target iphone12")):
             if required not in given:
@@ -67,6 +78,8 @@ def run_folder(given: dict[str, Any], results_dir: Path, name: str | None, resum
         parts = [format_count(given["budget"]).replace(".00", ""), given["target"].rpartition("://")[2].rstrip("/")]
         words = ("space", "data", "proxy", "prescreen", "sampler", "fidelity")
         parts += [Path(given[key]).name.removesuffix(".yaml") for key in words if key in given]
+        parts += [key for key in given.get("objectives", ()) if key not in ("top1", "latency_ms")]
+        parts += [f"{key}-{given[key]:g}" for key in _LIMITS if key in given]
         parts += [f"seed{given['seed']}"] if "seed" in given else []
         name = _as_name("-".join(parts))[:100]
     elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):

@@ -245,6 +245,7 @@ class Search:
         A front chosen from single trainings favours lucky ones. Means move points off the front and others
         onto it, so the candidates are looked up anew after each training, until nobody lacks a seed.
         """
+        self.reporter.count_finals = lambda: len(self._lacking())
         self.reporter.tell("finals")
         if not self.brake.pressed():
             self._work_through(self._begin_final)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mvit_search.errors import WorkError
@@ -35,6 +35,7 @@ class Reporter:
 
     Attributes:
         finals_ahead: trainings of the finals that are planned and not begun.
+        count_finals: counts them anew.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Reporter:
         self._finals_done = 0
         self._phase = "search"
         self.finals_ahead = 0
+        self.count_finals: Callable[[], int] | None = None
         self._under_way: dict[tuple[str, int, int], _Begun] = {}
         self._spent_before_s = sum(book.seconds_at)
         self._candidates = min(plan.settings.trials, plan.space.size() + len(self._untrained))
@@ -90,6 +92,8 @@ class Reporter:
     def settled(self, record: Record) -> None:
         """A candidate was valued: write what follows, unless that was done just now, and tell."""
         self._finals_done += self._phase == "finals"
+        if self._phase == "finals" and self.count_finals is not None:
+            self.finals_ahead = self.count_finals()  # the front may have changed
         self.write("running", None, lazily=True)
         self.tell(self._phase, record)
 

@@ -80,24 +80,25 @@ def _imported() -> Any:
     return ray
 
 
-def _probe(ray: Any, address: str) -> None:
-    """Ask the port whether a gRPC server is there: Ray itself would try for minutes."""
+def _probe(ray: Any, address: str, given: str | None = None) -> None:
+    """Ask the port whether a gRPC server is there: Ray itself would try for minutes. `given`: what the user wrote."""
+    shown = given or address
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or "/" in host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(_FIELD, address, _FORM, "for example 10.0.0.5:6379")
+        raise InputError(_FIELD, shown, _FORM, "for example 10.0.0.5:6379")
     try:
         frame = _first_frame(host, int(port))
     except OSError as error:
         # A cluster listens on the address that it gives its machine, and Ray looks there when it is told this one.
         if host in ("localhost", "127.0.0.1") and (own := ray.util.get_node_ip_address()) != "127.0.0.1":
-            return _probe(ray, f"{own}:{port}")
+            return _probe(ray, f"{own}:{port}", shown)
         reason = error.strerror or str(error) or type(error).__name__
         advice = "is the cluster up, and the port open? `ray start --head` prints the address"
-        raise InputError(_FIELD, address, f"does not answer ({reason})", advice) from None
+        raise InputError(_FIELD, shown, f"does not answer ({reason})", advice) from None
     if len(frame) < 4 or frame[3] != _SETTINGS_FRAME:
         advice = "`ray start --head` prints the address to give"
-        raise InputError(_FIELD, address, "is not the address of a Ray cluster: something else answers", advice)
+        raise InputError(_FIELD, shown, "is not the address of a Ray cluster: something else answers", advice)
     return None
 
 
