@@ -258,12 +258,14 @@ def test_default_workers_fill_cores_and_gpus(monkeypatch):
 
 
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
 from mvit_search.search.engines import EngineSettings, open_engine
 from tests.search.engine_parts import Script, task
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have had it ignored
     folder = Path(sys.argv[2])
     engine = open_engine(sys.argv[1], EngineSettings(Script(folder, lingers=(1,)), folder, workers=1))
     if sys.argv[1] == "ray":

@@ -4,6 +4,7 @@ Needs `mvit_search` installed on every node, in the driver's version: only the f
 """
 
 import platform
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,9 @@ def work(order: Order, task: Task | None, start: bytes | None) -> Answer:
     """Value a candidate; without a task only make the evaluator."""
     import ray.exceptions
 
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # As in all that a shell starts in the background. Ray interrupts a task that is called off by just that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         evaluator = _evaluator(order)
         return Answer(None) if task is None else _valued(evaluator, task, start)
