@@ -45,7 +45,7 @@ SIZES = (1_000, 3_000, 10_000)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="200 and 600 candidates; under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="200 and 400 candidates; under 50 s on two cores")
     parser.add_argument("--trials", type=int, default=SIZES[-1], help="largest size")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -54,15 +54,17 @@ def main() -> None:
         return
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    sizes = (200, 600) if arguments.quick else tuple(size for size in SIZES if size < arguments.trials)
+    sizes = (200, 400) if arguments.quick else tuple(size for size in SIZES if size < arguments.trials)
     sizes = sizes if arguments.quick else (*sizes, arguments.trials)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         columns = {
             "ours": grown(folder / "full", sizes, halving=False),
             "ours, halving": grown(folder / "halving", sizes, halving=True),
-            "Optuna, SQLite": peer(RDBStorage(f"sqlite:///{folder}/peer.db"), sizes),
-            "Optuna, journal": peer(JournalStorage(JournalFileBackend(str(folder / "peer.journal"))), sizes),
+            "Optuna, SQLite": peer(RDBStorage(f"sqlite:///{folder}/peer.db"), sizes, 3 if arguments.quick else BLOCK),
+            "Optuna, journal": peer(
+                JournalStorage(JournalFileBackend(str(folder / "peer.journal"))), sizes, 3 if arguments.quick else BLOCK
+            ),
         }
         facts = reopened(folder / "full")
         start = time.perf_counter()
@@ -155,8 +157,8 @@ def opened(path: Path) -> dict[str, float]:
     return {"seconds": seconds, "rss_mb": rss_mb, "torch": "torch" in sys.modules}
 
 
-def peer(storage: BaseStorage, sizes: tuple[int, ...]) -> dict[int, float]:
-    """The same of an Optuna study."""
+def peer(storage: BaseStorage, sizes: tuple[int, ...], length: int) -> dict[int, float]:
+    """The same of an Optuna study, in blocks of so many trials."""
     distributions = load_space("mobilevit").distributions()
     sampler = NSGAIISampler(population_size=20, seed=0)
     study = optuna.create_study(
@@ -170,23 +172,26 @@ def peer(storage: BaseStorage, sizes: tuple[int, ...]) -> dict[int, float]:
                 params=space.draw(rng), distributions=distributions, values=[rng.random(), 10 * rng.random()],
                 system_attrs={"NSGAIISampler:generation": (count + i) // 20},
             )
-            for i in range(size - BLOCK * 3 - count)
+            for i in range(size - length * 3 - count)
         ]  # fmt: skip
         study.add_trials(filling)
-        times = [block(study, distributions, rng) for _ in range(3)]
+        times = [block(study, distributions, rng, length) for _ in range(3)]
         count = size
         found[size] = statistics.median(times) * 1e3
     return found
 
 
 def block(
-    study: optuna.Study, distributions: dict[str, optuna.distributions.BaseDistribution], rng: random.Random
+    study: optuna.Study,
+    distributions: dict[str, optuna.distributions.BaseDistribution],
+    rng: random.Random,
+    length: int,
 ) -> float:
     start = time.perf_counter()
-    for _ in range(BLOCK):
+    for _ in range(length):
         trial = study.ask(distributions)
         study.tell(trial, [rng.random(), 10 * rng.random()])
-    return (time.perf_counter() - start) / BLOCK
+    return (time.perf_counter() - start) / length
 
 
 if __name__ == "__main__":
