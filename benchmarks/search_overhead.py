@@ -45,7 +45,7 @@ SIZES = (1_000, 3_000, 10_000)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="200 and 400 candidates; under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="200 and 250 candidates; under 50 s on two cores")
     parser.add_argument("--trials", type=int, default=SIZES[-1], help="largest size")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
         return
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    sizes = (200, 400) if arguments.quick else tuple(size for size in SIZES if size < arguments.trials)
+    sizes = (200, 250) if arguments.quick else tuple(size for size in SIZES if size < arguments.trials)
     sizes = sizes if arguments.quick else (*sizes, arguments.trials)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
