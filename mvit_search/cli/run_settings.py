@@ -18,14 +18,16 @@ def given_settings(
     from mvit_search.errors import InputError
 
     given = {key: value for key, value in others.items() if value is not None}
-    if max_latency is not None:
-        given["max_latency_ms"] = parse_milliseconds(max_latency, "--max-latency")
-    if max_macs is not None:
-        given["max_macs"] = parse_count(max_macs, "--max-macs")
-    if max_memory is not None:
-        given["max_memory_bytes"] = parse_bytes(max_memory, "--max-memory")
-    if max_weights is not None:
-        given["max_weight_bytes"] = parse_bytes(max_weights, "--max-weights")
+    quantities = (
+        ("budget", budget, parse_count, "--budget"),
+        ("time_s", time, parse_seconds, "--time"),
+        ("patience_s", patience, parse_seconds, "--patience"),
+        ("max_latency_ms", max_latency, parse_milliseconds, "--max-latency"),
+        ("max_macs", max_macs, parse_count, "--max-macs"),
+        ("max_memory_bytes", max_memory, parse_bytes, "--max-memory"),
+        ("max_weight_bytes", max_weights, parse_bytes, "--max-weights"),
+    )
+    given |= {key: parse(text, option) for key, text, parse, option in quantities if text is not None}
     if "eta" in given and given.get("fidelity") != "halving":
         raise InputError("--eta", given["eta"], "means nothing without rungs", "give --fidelity halving")
     if given.get("engine") == "in-process" and given.get("workers", 1) > 1:
@@ -40,12 +42,6 @@ def given_settings(
         if "proxy" in given:
             raise InputError("--table", table, "is a proxy of its own", "leave --proxy out")
         given["proxy"] = f"table:{table}"
-    if budget is not None:
-        given["budget"] = parse_count(budget, "--budget")
-    if time is not None:
-        given["time_s"] = parse_seconds(time, "--time")
-    if patience is not None:
-        given["patience_s"] = parse_seconds(patience, "--patience")
     if allow_predicted:
         from mvit_search.search.settings import DEFAULT_STAND_IN
 

@@ -37,7 +37,7 @@ class Standing:
         self._records: dict[int, Record] = {}
         self._order: list[tuple[int, int, float]] = []
         """(candidate, rung, value) of each valuation."""
-        self._lines = [Line()] * len(ladder.rungs)
+        self._translation = Translation((Line(),) * len(ladder.rungs), 0)
         self._learnt = 0
         """How many valuations the lines follow from."""
 
@@ -56,9 +56,9 @@ class Standing:
         """A candidate was valued at a rung with the search's seed; None: it failed."""
         self._enter(record, rung, value)
         if self._is_due() and self._ladder.top:
-            before = self._lines
+            before = self._translation.lines
             self._learn()
-            if self._lines != before:
+            if self._translation.lines != before:
                 for other in self._records.values():
                     self._tell(other)
         self._tell(record)
@@ -93,7 +93,7 @@ class Standing:
         table = np.full((len(rows), len(self._ladder.rungs)), np.nan)
         for number, rung, value in self._order[:size]:
             table[rows[number], rung] = value
-        self._lines = list(Translation.learnt(table).lines)
+        self._translation = Translation.learnt(table)
 
     def _tell(self, record: Record) -> None:
         """Tell samplers how a candidate stands."""
@@ -102,8 +102,7 @@ class Standing:
         searched = self._searched(record)
         if searched[-1].value is not None:
             highest = searched[-1]
-            line = self._lines[highest.rung]
-            value = line.slope * searched[-1].value + line.shift
+            value = self._translation.carried_up(highest.rung, searched[-1].value)
             over = self._limits.excess_after(value, record.latency_ms) if highest.rung == self._ladder.top else {}
         elif record.failure == Failure.LIMIT:
             # Measured to be over a limit, and not trained: no value is worse than 0.
